@@ -1,0 +1,1 @@
+"""Folders on disk: manifests, digests, atomic writes, recipes, errors and progress events."""
