@@ -1,0 +1,78 @@
+"""Putting a finished folder in place: one rename, or one atomic exchange with what was there.
+
+`os.replace` cannot replace a non-empty folder. Linux can exchange two folders in one system call; elsewhere the old
+one is moved aside first, and a kill between the two moves is undone at the next open (`recover`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def aside_path(target: Path) -> Path:
+    """Where the old folder waits while the new one takes its place."""
+    return target.with_name(f".{target.name}.old")
+
+
+def put_in_place(finished: Path, target: Path) -> None:
+    """Makes `finished` the content of `target`; what was there before is removed.
+
+    Both lie in the same folder, so that the rename is atomic.
+    """
+    if not target.exists():
+        finished.rename(target)
+    elif _exchange(finished, target):
+        _remove(finished)
+    else:
+        aside = aside_path(target)
+        target.rename(aside)
+        finished.rename(target)
+        _remove(aside)
+    _sync_folder(target.parent)
+
+
+def recover(target: Path) -> None:
+    """Brings the old folder back where a kill came between the two moves of `put_in_place`."""
+    aside = aside_path(target)
+    if not aside.exists():
+        return
+    if target.exists():
+        _remove(aside)
+    else:
+        aside.rename(target)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges two paths atomically where the system can; False where it cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    return (
+        libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE))
+        == 0
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,318 @@
+"""Artifact folders: opened with a kind in mind, written beside their target and put in place in one step.
+
+A kill leaves the old folder or the new one, never half of either: files are written into `.NAME.partial`, which gets
+its manifest last and is then renamed or exchanged.
+"""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from stages.artifacts.digest import digest_file, digest_folder, digest_json
+from stages.artifacts.errors import ArtifactError, BluelmError
+from stages.artifacts.exchange import put_in_place, recover
+from stages.artifacts.kinds import KINDS, MADE_BY
+from stages.artifacts.manifest import (
+    MANIFEST_FILE,
+    RUN_FILE,
+    FileEntry,
+    Manifest,
+    Parent,
+    installed_versions,
+    read_manifest,
+)
+
+_SPEC_FILE = ".spec.json"
+
+
+@dataclass(frozen=True)
+class ArtifactSpec:
+    """What a stage is about to make: same spec, same artifact."""
+
+    kind: str
+    stage: str
+    config: dict[str, Any]
+    seed: int | None = None
+    parents: tuple[Parent, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown artifact kind {self.kind!r}")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of inputs and configuration."""
+        return digest_json(_comparable(self.kind, self.stage, self.config, self.seed, self.parents))
+
+
+@dataclass
+class Draft:
+    """A folder being written. `metrics` enter the manifest; `run` (times, rates) stays outside the digest."""
+
+    path: Path
+    resumed: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An opened folder; `manifest` is None for a plain transformers folder."""
+
+    path: Path
+    kind: str
+    manifest: Manifest | None
+
+    @property
+    def digest(self) -> str:
+        if self.manifest is not None:
+            return self.manifest.digest
+        return digest_folder(self.path)
+
+
+def open_artifact(path: Path, *kinds: str) -> Artifact:
+    """Opens a folder that must be of one of these kinds.
+
+    Raises:
+        ArtifactError: missing, broken, or of another kind; the message names the command that makes the right one.
+    """
+    recover(path)
+    make = "Make one with: " + ", or ".join(MADE_BY[kind] for kind in kinds)
+    wanted = " or ".join(kinds)
+    if not path.exists():
+        raise ArtifactError(f"{path} does not exist.", f"This command needs an artifact of kind {wanted}.", make)
+    if not path.is_dir():
+        raise ArtifactError(f"{path} is a file.", f"This command needs a folder of kind {wanted}.", make)
+    if not (path / MANIFEST_FILE).is_file():
+        if "checkpoint" in kinds and (path / "config.json").is_file():
+            return Artifact(path, "checkpoint", None)
+        raise ArtifactError(
+            f"{path} holds no {MANIFEST_FILE}.", f"This command needs an artifact of kind {wanted}.", make
+        )
+    manifest = read_manifest(path)
+    if manifest.kind not in kinds:
+        raise ArtifactError(
+            f"{path} is of kind {manifest.kind}, written by bluelm {manifest.stage}.",
+            f"This command needs an artifact of kind {wanted}.",
+            make,
+        )
+    _check_files(path, manifest)
+    return Artifact(path, manifest.kind, manifest)
+
+
+def up_to_date(out: Path, spec: ArtifactSpec, force: bool = False) -> Manifest | None:
+    """The manifest of an output that these inputs and this configuration already made, or None to make it.
+
+    Raises:
+        ArtifactError: something else is there and `force` is not set; the message names the difference.
+    """
+    recover(out)
+    if not os.path.lexists(out):
+        return None
+    fix = "Choose another --out, or replace it with --force."
+    if not (out / MANIFEST_FILE).is_file():
+        if out.is_dir() and not any(out.iterdir()):
+            return None
+        raise ArtifactError(
+            f"{out} exists and is not an artifact of bluelm.",
+            "Replacing it would lose what is there.",
+            "Choose another --out.",
+        )
+    if force:
+        return None
+    manifest = read_manifest(out)
+    difference = _difference(manifest, spec)
+    if difference is not None:
+        raise ArtifactError(f"{out} exists and differs: {difference}.", "It will not be overwritten silently.", fix)
+    _check_files(out, manifest)
+    return manifest
+
+
+@contextmanager
+def create(out: Path, spec: ArtifactSpec, *, force: bool = False, resumable: bool = False) -> Iterator[Draft]:
+    """Writes an artifact: yields a draft folder and puts it in place when the block ends without an error.
+
+    Args:
+        out: the target folder.
+        spec: what is made.
+        force: replace an existing artifact.
+        resumable: keep the partial folder after an error or a kill, and hand it back for the same spec.
+
+    Raises:
+        ArtifactError: another process writes the same target, something is in the way, or the disk is full.
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100  (resolve() would follow a link at the target itself)
+    up_to_date(out, spec, force=force)
+    partial = out.with_name(f".{out.name}.partial")
+    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    with _disk_errors(out), _locked(out):
+        resumed = _prepare(partial, spec, resumable)
+        draft = Draft(path=partial, resumed=resumed)
+        try:
+            yield draft
+            _finish(draft, spec, started, time.perf_counter() - clock)
+            if out.is_dir() and not any(out.iterdir()):
+                out.rmdir()
+            put_in_place(partial, out)
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _prepare(partial: Path, spec: ArtifactSpec, resumable: bool) -> bool:
+    """Makes the partial folder; True where an earlier run's is taken over."""
+    marker = partial / _SPEC_FILE
+    if resumable and marker.is_file() and marker.read_text(encoding="utf-8") == spec.fingerprint:
+        return True
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    if resumable:
+        marker.write_text(spec.fingerprint, encoding="utf-8")
+    return False
+
+
+def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, seconds: float) -> None:
+    """Hashes the files and writes `run.json` and, last, `artifact.json`."""
+    (draft.path / _SPEC_FILE).unlink(missing_ok=True)
+    files = {}
+    for entry in sorted(draft.path.rglob("*")):
+        name = entry.relative_to(draft.path).as_posix()
+        if entry.is_file() and name != RUN_FILE:
+            files[name] = FileEntry(size=entry.stat().st_size, sha256=digest_file(entry))
+    manifest = Manifest(
+        kind=spec.kind,
+        stage=spec.stage,
+        config=spec.config,
+        seed=spec.seed,
+        versions=installed_versions(),
+        parents=spec.parents,
+        files=files,
+        metrics=draft.metrics,
+    )
+    run = {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 3), **draft.run}
+    (draft.path / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    with (draft.path / MANIFEST_FILE).open("w", encoding="utf-8") as stream:
+        stream.write(manifest.model_dump_json(indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Holds `.NAME.lock`, so that two processes never write the same target."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.with_name(f".{out.name}.lock")
+    stream = _take_lock(lock, out)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        stream.close()
+
+
+def _take_lock(lock: Path, out: Path) -> IO[str]:
+    """Opens and locks the lock file; once more where its last holder removed it between the two."""
+    while True:
+        stream = lock.open("w")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise ArtifactError(
+                f"{out} is being written by another bluelm.",
+                "Two writers would spoil each other's work.",
+                "Wait for it to end, or choose another --out.",
+            ) from error
+        if lock.exists() and os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
+            return stream
+        stream.close()
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into an error that says so; errors about other files pass."""
+    try:
+        yield
+    except (BluelmError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = _disk_reason(error, out.parent)
+        if reason is None:
+            raise
+        raise ArtifactError(
+            f"{out} cannot be written: {reason}.",
+            "Nothing was changed: what was there before is still there.",
+            "Free some space or choose another --out.",
+        ) from error
+
+
+def _disk_reason(error: Exception, folder: Path) -> str | None:
+    """The system's words where an error says that this folder cannot be written; None for any other error."""
+    if not isinstance(error, OSError):
+        # safetensors and onnx wrap the system's error in their own; its number stands in the text.
+        return os.strerror(errno.ENOSPC) if f"os error {errno.ENOSPC}" in str(error) else None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error.strerror
+    here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)
+    return error.strerror if here and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
+    """Names the files that are missing or of another size than the manifest says."""
+    for name, entry in manifest.files.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != entry.size:
+            state = "is missing" if not file.is_file() else f"has {file.stat().st_size} bytes, not {entry.size}"
+            raise ArtifactError(
+                f"{file} {state}.",
+                f"The artifact {path} was damaged after it was written.",
+                f"Make it again: {MADE_BY.get(manifest.kind, 'bluelm ' + manifest.stage)} --force",
+            )
+
+
+def _comparable(
+    kind: str, stage: str, config: dict[str, Any], seed: int | None, parents: tuple[Parent, ...]
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "stage": stage,
+        "config": config,
+        "seed": seed,
+        "parents": [parent.digest for parent in parents],
+    }
+
+
+def _difference(manifest: Manifest, spec: ArtifactSpec) -> str | None:
+    """What differs between what is on disk and what would be made, in words; None where nothing does."""
+    old = _comparable(manifest.kind, manifest.stage, manifest.config, manifest.seed, manifest.parents)
+    new = _comparable(spec.kind, spec.stage, spec.config, spec.seed, spec.parents)
+    if digest_json(old) == digest_json(new):
+        return None
+    for key in ("kind", "stage", "seed"):
+        if old[key] != new[key]:
+            return f"{key} is {old[key]}, not {new[key]}"
+    if old["parents"] != new["parents"]:
+        names = ", ".join(parent.path for parent in spec.parents) or "none"
+        return f"it was made from other inputs than {names}"
+    return _first_difference(manifest.config, spec.config, "")
+
+
+def _first_difference(old: Any, new: Any, where: str) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    return f"{where} is {old}, not {new}"

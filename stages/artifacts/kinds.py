@@ -1,0 +1,19 @@
+"""The kinds of artifact and the command that makes each: the one table that error messages quote."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Kind = Literal["tiles", "features", "vit-features", "corpus", "checkpoint", "quantized", "onnx", "bench"]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+MADE_BY: dict[str, str] = {
+    "tiles": "bluelm tile PICTURES --out FOLDER",
+    "features": "bluelm encode MODEL PICTURES --out FOLDER",
+    "vit-features": "bluelm encode MODEL PICTURES --before-connector --out FOLDER",
+    "corpus": "bluelm data render --out FOLDER",
+    "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER (then bluelm finetune), or bluelm adopt for a public model",
+    "quantized": "bluelm quantize CHECKPOINT --data CORPUS --out FOLDER",
+    "onnx": "bluelm export CHECKPOINT --out FOLDER",
+    "bench": "bluelm bench MODEL --out FOLDER",
+}
