@@ -12,7 +12,7 @@ MADE_BY: dict[str, str] = {
     "features": "bluelm encode MODEL PICTURES --out FOLDER",
     "vit-features": "bluelm encode MODEL PICTURES --before-connector --out FOLDER",
     "corpus": "bluelm data render --out FOLDER",
-    "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER (then bluelm finetune), or bluelm adopt for a public model",
+    "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER, then bluelm finetune (a public model: bluelm adopt)",
     "quantized": "bluelm quantize CHECKPOINT --data CORPUS --out FOLDER",
     "onnx": "bluelm export CHECKPOINT --out FOLDER",
     "bench": "bluelm bench MODEL --out FOLDER",

@@ -1,0 +1,135 @@
+"""The command table, the error boundary and the exit codes.
+
+Exit codes: 0 done; 1 our fault (`--debug` shows the traceback); 2 the user can fix it; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, MutableMapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from bluelm_cli import console
+from stages.artifacts.errors import BluelmError
+
+# In the order of the pipeline. A command's module and function have its name.
+COMMANDS = (
+    "data",
+    "tile",
+    "adopt",
+    "pretrain",
+    "finetune",
+    "quantize",
+    "export",
+    "encode",
+    "chat",
+    "bench",
+    "info",
+    "doctor",
+)
+
+EXIT_BUG = 1
+EXIT_USER = 2
+
+
+def _load(name: str) -> Any:
+    """Builds one command from its module: a plain function, or a typer app for a group."""
+    target = getattr(importlib.import_module(f"bluelm_cli.commands.{name}"), name)
+    if isinstance(target, typer.Typer):
+        group = typer.main.get_command(target)
+        group.name = name
+        return group
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(name, cls=getattr(target, "command_class", None))(target)
+    return typer.main.get_command(single)
+
+
+class _LazyCommands(MutableMapping[str, Any]):
+    """Commands by name, each module imported when it is first asked for, so that one command never pays for others."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in COMMANDS:
+            raise KeyError(name)
+        if name not in self._loaded:
+            self._loaded[name] = _load(name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Pipeline(TyperGroup):
+    """The root group: its commands come from the table."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = _LazyCommands()
+
+
+app = typer.Typer(
+    cls=_Pipeline,
+    name="bluelm",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        console.emit_text(f"bluelm {version('bluelm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Make a multimodal language model fit for a phone (BlueLM-V-3B, arXiv 2411.10640).
+
+    Each step is a command that reads and writes folders: data -> tile -> pretrain -> finetune -> quantize -> export ->
+    encode, chat, bench.
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    # --debug is taken anywhere, since it is usually added to a line that just failed.
+    options = words[: words.index("--")] if "--" in words else words
+    debug = "--debug" in options
+    if debug:
+        words.remove("--debug")
+    try:
+        app(args=words, prog_name="bluelm")
+    except BluelmError as error:
+        if debug:
+            raise
+        console.show_error(error)
+        sys.exit(EXIT_USER)
+    except Exception as error:
+        if debug:
+            raise
+        console.show_bug(error)
+        sys.exit(EXIT_BUG)
