@@ -1,0 +1,112 @@
+"""What a training recipe says: the rows of Tables 7 and 8 (Sec. 4) as typed fields, one sentence each.
+
+Nothing here imports torch: a recipe is read, checked and planned before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from stages.artifacts.recipes import RecipeModel
+from stages.device.imaging.spec import PAPER_ALPHA, RuleName, TilingSpec
+
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Trained(RecipeModel):
+    """One line of the list of what is trained: the first line whose pattern matches a parameter's name decides."""
+
+    parameters: str = Field(description="glob over parameter names, such as vision_tower.*", min_length=1)
+    learning_rate: NotNegative | None = Field(
+        default=None, description="peak learning rate of these parameters; 0 freezes them; absent: the recipe's"
+    )
+    layer_decay: Share = Field(
+        default=1.0,
+        description="each encoder layer learns this much more slowly than the one above; the last one at the peak",
+    )
+
+
+class Tiling(RecipeModel):
+    """How pictures are tiled in training; the checkpoint keeps it, so that it answers the way it was trained."""
+
+    rule: RuleName = Field(default="relaxed", description="the rule that chooses the grid")
+    alpha: float = Field(default=PAPER_ALPHA, ge=0, lt=1, description="threshold of the relaxed rule")
+    max_cols: int = Field(default=4, ge=1, le=64, description="most columns; 1 × 1 is no dynamic resolution")
+    max_rows: int = Field(default=4, ge=1, le=64, description="most rows")
+    max_tiles: int | None = Field(default=None, ge=1, le=4096, description="all grids of at most so many tiles instead")
+
+    def spec(self, model: TilingSpec) -> TilingSpec:
+        """This tiling in the tiles of a model: its tile size and tokens per tile stay."""
+        return model.model_copy(update=self.model_dump())
+
+
+class AdamW(RecipeModel):
+    """The optimizer. Norms and biases (all parameters of one dimension) are never decayed."""
+
+    beta1: Beta = Field(default=0.9, description="decay of the gradient's average")
+    beta2: Beta = Field(default=0.98, description="decay of the squared gradient's average")
+    epsilon: Positive = Field(default=1e-6, description="added to the root of the squared average")
+    weight_decay: NotNegative = Field(default=0.05, description="decoupled weight decay, × learning rate a step")
+    max_grad_norm: NotNegative = Field(
+        default=1.0, description="longer gradients are cut to this norm; 0: never (the paper does not say; ours)"
+    )
+
+
+class Execution(RecipeModel):
+    """How the machine goes about it. None of this changes the result, so none of it is recorded as an input."""
+
+    save_every: int | None = Field(default=500, ge=1, description="steps between the states that a resume starts from")
+    loader_workers: int = Field(default=0, ge=0, description="processes that load pictures; 0: the training process")
+    picture_memory_mb: int = Field(default=2048, ge=0, description="tiles kept in memory, so that they are cut once")
+    activation_checkpointing: bool = Field(
+        default=False, description="recompute activations in the backward pass: less memory, about a third more time"
+    )
+
+
+class TrainRecipe(RecipeModel):
+    """One training stage."""
+
+    trained: tuple[Trained, ...] = Field(description="what is trained; parameters in no line are frozen")
+    learning_rate: Positive = Field(description="peak learning rate")
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = Field(
+        default="cosine", description="how the learning rate falls after the warm-up"
+    )
+    steps: int = Field(ge=1, description="optimizer steps")
+    warmup_steps: int = Field(default=0, ge=0, description="steps in which the learning rate rises from 0 to its peak")
+    global_batch: int = Field(ge=1, description="samples per step: per device × accumulation × processes")
+    accumulation: int = Field(default=1, ge=1, description="forward and backward passes per step")
+    optimizer: AdamW = Field(default_factory=AdamW, description="AdamW's constants")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="precision of the products; weights and optimizer stay float32"
+    )
+    sequence_length: int = Field(default=4096, ge=2, description="most tokens of a sample, image tokens included")
+    tiling: Tiling = Field(default_factory=Tiling, description="how pictures become tiles")
+    group_by_length: bool = Field(default=False, description="samples of similar length share a batch: less padding")
+    log_every: int = Field(default=10, ge=1, description="steps per point of the loss curve")
+    seed: int = Field(default=0, ge=0, description="seed of the fresh weights and of the data's order")
+    execution: Execution = Field(default_factory=Execution, description="how the machine goes about it")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainRecipe:
+        if not self.trained:
+            raise ValueError("trained is empty, so nothing would learn")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}, but there are only {self.steps} steps")
+        if self.global_batch % self.accumulation:
+            raise ValueError(f"global_batch {self.global_batch} is not a multiple of accumulation {self.accumulation}")
+        return self
+
+
+class PretrainRecipe(TrainRecipe):
+    """Stage 1 (Table 7): the connector learns between a frozen tower and a frozen language model."""
+
+    preset: str | None = Field(default=None, description="shape of a fresh model; absent: weights are given")
+
+
+class FinetuneRecipe(TrainRecipe):
+    """Stage 2 (Table 8): everything is trained."""
