@@ -38,3 +38,7 @@ class Box(NamedTuple):
     top: int
     right: int
     bottom: int
+
+    @property
+    def size(self) -> Size:
+        return Size(self.right - self.left, self.bottom - self.top)

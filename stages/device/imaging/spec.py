@@ -32,3 +32,8 @@ class TilingSpec(BaseModel):
         if self.alpha != self.alpha:
             raise ValueError("alpha must be a number")
         return self
+
+    @property
+    def tile_budget(self) -> int:
+        """The most local tiles a picture can get."""
+        return self.max_tiles if self.max_tiles is not None else self.max_cols * self.max_rows

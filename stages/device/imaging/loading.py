@@ -1,0 +1,208 @@
+"""Reading pictures: any file that Pillow opens becomes upright RGB; anything else one error that names the file.
+
+Every function opens the file once and leaves no global state of Pillow changed.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from stages.artifacts.errors import ImageError
+from stages.device.imaging.colour import to_rgb
+from stages.device.imaging.geometry import Size
+from stages.device.imaging.png_chunks import metadata_follows_pixels
+
+# As 24-bit RGB a quarter of a GiB; also the size at which Pillow begins to warn.
+MAX_PIXELS = 1024**3 // 4 // 3
+
+# EXIF orientation -> how to turn the stored pixels upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = (5, 6, 7, 8)
+_TURNED_BY_PILLOW = ("TIFF",)
+# EPS is a program that Ghostscript would run; a WMF is drawn by Windows.
+_REFUSED_FORMATS = ("EPS", "WMF")
+_READABLE = "PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF"
+# `warnings.catch_warnings` swaps global state: only one thread at a time may do so.
+_WARNINGS = threading.Lock()
+
+
+def load_image(path: Path) -> Image.Image:
+    """Reads a picture as upright 8-bit RGB: its first frame, transparency on white, 16 bits scaled.
+
+    Raises:
+        ImageError: absent, empty, broken, truncated, too large, or not a picture.
+    """
+    with _opened(_regular_file(path), str(path)) as image:
+        return _decode(image)
+
+
+def load_image_bytes(data: bytes, name: str) -> Image.Image:
+    """`load_image` for a picture in memory; `name` stands for it in errors.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    with _opened(io.BytesIO(data), name) as image:
+        return _decode(image)
+
+
+def read_size(path: Path) -> Size:
+    """The upright size of a picture, from its header alone: damage further on goes unseen.
+
+    Raises:
+        ImageError: as `load_image`, except for damage in the pixels.
+    """
+    with _opened(_regular_file(path), str(path)) as image:
+        return _upright_size(image)
+
+
+def check_image(path: Path) -> Size:
+    """The upright size of a picture whose pixels were decoded and thrown away; JPEG at an eighth of its size.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    with _opened(_regular_file(path), str(path)) as image:
+        size = _upright_size(image)
+        image.draft(None, (1, 1))
+        image.load()
+        return size
+
+
+def _regular_file(path: Path) -> Path:
+    """Refuses what is no file before anything opens it: a pipe would block for ever.
+
+    Raises:
+        ImageError: absent, or a folder, pipe or device.
+    """
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder.", "A picture is needed here.", "Name a picture inside it.")
+    if path.exists():
+        raise ImageError(f"{path} is not a regular file.", "A picture is needed here.", "Name a picture file.")
+    raise ImageError(f"{path} does not exist.", "There is no picture to read.", "Check the path.")
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+    """Opens a picture and turns whatever a decoder raises, here or in the block, into one error.
+
+    Raises:
+        ImageError: the file cannot be read as a picture.
+    """
+    try:
+        with _open_header(source) as image:
+            _check_header(image, name)
+            yield image
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(source, name) from error
+    except PermissionError as error:
+        raise ImageError(f"{name} cannot be read: {error.strerror}.", "It is an input.", "Check its rights.") from error
+    except MemoryError as error:
+        raise ImageError(
+            f"{name} does not fit into the memory.", "Its pixels cannot be decoded.", "Scale the picture down first."
+        ) from error
+    except Exception as error:  # foreign bytes: decoders raise OSError, SyntaxError, struct.error, zlib.error, …
+        detail = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ImageError(
+            f"{name} is a broken picture: {detail}.",
+            "Its pixels cannot be decoded completely.",
+            "Get the file again, or leave it out.",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow's warning about too many pixels becomes an error, those about metadata are silenced."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _open_header(source: Path | io.BytesIO) -> Image.Image:
+    with _quiet():
+        return Image.open(source)
+
+
+def _check_header(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels: {width}×{height}.", "There is nothing to see.", "Get the file again.")
+    if width * height > MAX_PIXELS:
+        raise _too_large(name)
+    if image.format in _REFUSED_FORMATS:
+        raise ImageError(
+            f"{name} is a drawing in {image.format}.",
+            "Showing it would run it as a program.",
+            f"Convert it to {_READABLE}.",
+        )
+
+
+def _too_large(name: str) -> ImageError:
+    return ImageError(
+        f"{name} claims more than {MAX_PIXELS:,} pixels.",
+        "Decoding it could fill the memory: a small file can claim any size.",
+        "Scale the picture down first if it is real.",
+    )
+
+
+def _unidentified(source: Path | io.BytesIO, name: str) -> ImageError:
+    size = source.stat().st_size if isinstance(source, Path) else len(source.getvalue())
+    if size == 0:
+        return ImageError(f"{name} is empty (0 bytes).", "There is no picture in it.", "Get the file again.")
+    return ImageError(
+        f"{name} is not a picture that can be read.",
+        "Its first bytes belong to no known picture format, or its header is broken.",
+        f"Convert it to {_READABLE}.",
+    )
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    deep_colour = bool(image.tile) and "16B" in str(image.tile[0][3])
+    image.load()
+    transparent = image.info.get("transparency")
+    if deep_colour and image.mode == "RGB" and isinstance(transparent, tuple):
+        # Pillow keeps the high bytes of 16-bit colours, but the transparent colour as 16-bit values.
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    turn = _UPRIGHT.get(_orientation(image))
+    picture = to_rgb(image)
+    return picture.transpose(turn) if turn is not None else picture
+
+
+def _upright_size(image: Image.Image) -> Size:
+    width, height = image.size
+    return Size(height, width) if _orientation(image) in _SWAPS_SIDES else Size(width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the pixels are turned, 1…8, by EXIF or XMP; 1 where that is missing or broken: the pixels may be good."""
+    if image.format in _TURNED_BY_PILLOW:
+        return 1
+    try:
+        with _quiet():
+            exif = image.getexif() if metadata_follows_pixels(image) else Image.Image.getexif(image)
+            value = exif.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # foreign bytes, as above
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1

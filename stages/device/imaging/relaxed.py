@@ -1,0 +1,41 @@
+"""The relaxed aspect ratio matching of BlueLM-V-3B (Sec. 3.2, eq. 1–3).
+
+LLaVA-NeXT would take 2:2 for a picture of 394×390, four times its area, for the sake of a few pixels. Here a larger
+canvas must win by more than a share α of the effective resolution; otherwise the one that wastes less is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stages.device.imaging.geometry import Grid, Size
+from stages.device.imaging.resolution import effective_resolution
+
+
+def choose_relaxed(size: Size, candidates: Sequence[Grid], tile: int, alpha: float) -> Grid:
+    """Walks the candidates and keeps the last one that satisfies (1) or (2).
+
+    At α = 0 the strict `<` of (2) can never hold without (1), so the first candidate stays where all are large enough:
+    that is not LLaVA-NeXT's rule.
+
+    Args:
+        size: the picture.
+        candidates: the largest first, by columns, then by rows; on capped sets (m·n ≤ 8) another order gives
+            other results.
+        tile: side of a tile in pixels.
+        alpha: the share α, 0.1 in the paper.
+    """
+    best = candidates[0]
+    best_effective = 0
+    best_wasted = float("inf")
+    for grid in candidates:
+        effective = effective_resolution(size, grid, tile)
+        wasted = grid.area * tile * tile - effective
+        threshold = alpha * best_effective
+        much_better = effective - best_effective > threshold  # (1)
+        as_good_and_leaner = best_effective - effective < threshold and wasted < best_wasted  # (2)
+        if much_better or as_good_and_leaner:
+            best = grid
+            best_effective = max(effective, best_effective)  # (3)
+            best_wasted = wasted  # overwritten, not minimised
+    return best
