@@ -1,0 +1,1 @@
+"""From a conversation to token ids: chat template, image slots, and which tokens are the assistant's answers."""

@@ -1,0 +1,154 @@
+"""Shapes of the models we make ourselves, and how to build one with random weights.
+
+What a preset's pictures look like (tile, patch, tokens) is in `stages.device.imaging.presets`, where no torch is needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, SiglipVisionConfig
+
+from stages.artifacts.errors import UsageError
+from stages.device.imaging.presets import imaging_preset
+from stages.workshop.model.configuration import BlueLMVConfig
+from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+
+
+@dataclass(frozen=True)
+class ModelPreset:
+    """Widths and depths; the tile and patch come from the imaging preset of the same name.
+
+    Language model widths are multiples of 32 (quantization blocks), its heads of 16 (rotary in GroupQueryAttention).
+    """
+
+    vision_layers: int
+    vision_width: int
+    vision_mlp: int
+    vision_heads: int
+    text_layers: int
+    text_width: int
+    text_mlp: int
+    text_heads: int
+    text_kv_heads: int
+    vocab_size: int
+    max_positions: int
+    rope_theta: float = 10000.0
+    tied: bool = True
+
+
+MODEL_PRESETS: dict[str, ModelPreset] = {
+    # SigLIP so400m/14-384 and the shape of MiniCPM-2B, the paper's open stand-in for its 2.7 B model (Sec. 3.3, 5.2).
+    "bluelm-v-3b": ModelPreset(
+        vision_layers=27,
+        vision_width=1152,
+        vision_mlp=4304,
+        vision_heads=16,
+        text_layers=40,
+        text_width=2304,
+        text_mlp=5760,
+        text_heads=36,
+        text_kv_heads=36,
+        vocab_size=122753,
+        max_positions=4096,
+    ),
+    # Trains from random weights on 2 cores in minutes.
+    "tiny": ModelPreset(
+        vision_layers=4,
+        vision_width=192,
+        vision_mlp=512,
+        vision_heads=4,
+        text_layers=4,
+        text_width=256,
+        text_mlp=512,
+        text_heads=4,
+        text_kv_heads=2,
+        vocab_size=1024,
+        max_positions=2048,
+    ),
+}
+
+
+def model_preset(name: str) -> ModelPreset:
+    """A preset by name.
+
+    Raises:
+        UsageError: there is none of that name; the message names the nearest.
+    """
+    if name in MODEL_PRESETS:
+        return MODEL_PRESETS[name]
+    near = difflib.get_close_matches(name, MODEL_PRESETS, n=1)
+    raise UsageError(
+        f"There is no model preset {name!r}.",
+        "The preset gives the shape of the model.",
+        f"{f'Did you mean {near[0]}? ' if near else ''}Presets: {', '.join(MODEL_PRESETS)}.",
+    )
+
+
+def preset_config(
+    name: str,
+    *,
+    vocab_size: int | None = None,
+    image_token_id: int = 3,
+    eos_token_id: int | None = None,
+    pad_token_id: int | None = None,
+    text_layers: int | None = None,
+    vision_layers: int | None = None,
+    **overrides: Any,
+) -> BlueLMVConfig:
+    """The configuration of a preset.
+
+    Args:
+        name: a key of `MODEL_PRESETS`.
+        vocab_size: tokens, when a tokenizer was trained for this model.
+        image_token_id: the image token's id (3 in tokenizers of `train_tokenizer`).
+        eos_token_id: the token that ends an answer.
+        pad_token_id: the token that fills short prompts.
+        text_layers: language model layers instead of the preset's.
+        vision_layers: tower layers instead of the preset's.
+        overrides: fields of `BlueLMVConfig`, such as `fuse_linear`.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    shape, imaging = model_preset(name), imaging_preset(name)
+    vision = SiglipVisionConfig(
+        hidden_size=shape.vision_width,
+        intermediate_size=shape.vision_mlp,
+        num_hidden_layers=vision_layers or shape.vision_layers,
+        num_attention_heads=shape.vision_heads,
+        image_size=imaging.tiling.tile_size,
+        patch_size=imaging.patch_size,
+        vision_use_head=False,
+    )
+    text = LlamaConfig(
+        vocab_size=vocab_size or shape.vocab_size,
+        hidden_size=shape.text_width,
+        intermediate_size=shape.text_mlp,
+        num_hidden_layers=text_layers or shape.text_layers,
+        num_attention_heads=shape.text_heads,
+        num_key_value_heads=shape.text_kv_heads,
+        max_position_embeddings=shape.max_positions,
+        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        tie_word_embeddings=shape.tied,
+        bos_token_id=None,
+        eos_token_id=eos_token_id,
+        pad_token_id=pad_token_id,
+    )
+    return BlueLMVConfig(vision_config=vision, text_config=text, image_token_id=image_token_id, **overrides)
+
+
+def build_model(config: BlueLMVConfig, seed: int = 0) -> BlueLMVForConditionalGeneration:
+    """A model with random weights; the same seed gives the same weights. The global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = BlueLMVForConditionalGeneration(config)
+    text = config.text_config
+    model.generation_config.eos_token_id = text.eos_token_id
+    model.generation_config.pad_token_id = text.pad_token_id
+    # A slot without a picture behind it is never an answer.
+    model.generation_config.suppress_tokens = [config.image_token_id]
+    return model

@@ -1,0 +1,1 @@
+"""Public checkpoints of this architecture, taken over from their published folder layouts."""
