@@ -67,7 +67,10 @@ class PromptEncoder:
     @cached_property
     def image_token_id(self) -> int:
         """The id of the image token."""
-        return int(self.tokenizer.token_to_id(self.image_token))
+        token_id = self.tokenizer.token_to_id(self.image_token)
+        if token_id is None:
+            raise KeyError(self.image_token)
+        return int(token_id)
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:

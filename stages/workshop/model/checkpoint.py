@@ -137,11 +137,13 @@ def _weight_problems(folder: Path, info: dict[str, Any]) -> Iterator[BluelmError
     remedy = "Use the config.json that belongs to these weights, or make the checkpoint again."
     if missing := info["missing_keys"]:
         yield ModelError(
-            f"{folder}: {len(missing)} weights are missing: {_some(missing)}.", "They would be random numbers.", remedy
+            f"{folder}: weights are missing ({len(missing)}): {_some(missing)}.",
+            "They would be random numbers.",
+            remedy,
         )
     if unexpected := info["unexpected_keys"]:
         yield ModelError(
-            f"{folder}: {len(unexpected)} weights have no place in the model: {_some(unexpected)}.",
+            f"{folder}: weights have no place in the model ({len(unexpected)}): {_some(unexpected)}.",
             "The configuration describes another model than the weights.",
             remedy,
         )
@@ -150,7 +152,7 @@ def _weight_problems(folder: Path, info: dict[str, Any]) -> Iterator[BluelmError
             f"{key} is {list(found)}, the model needs {list(wanted)}" for key, found, wanted in sorted(mismatched)
         ]
         yield ModelError(
-            f"{folder}: {len(mismatched)} weights have another shape: {_some(shapes)}.",
+            f"{folder}: weights have another shape ({len(mismatched)}): {_some(shapes)}.",
             "They would be replaced by random numbers.",
             remedy,
         )

@@ -1,4 +1,4 @@
-"""The image processor: transformers' interface around the very functions that run on a device (`stages.device.imaging`)."""
+"""The image processor: transformers' interface around the very functions that run on a device."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return hidden
 
     def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixels [T, 3, S, S] → tower features [T, P, C], before the connector (what `encode --before-connector` keeps)."""
+        """Pixels [T, 3, S, S] → tower features [T, P, C], before the connector."""
         side = self.config.tile_size
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != (3, side, side):
             raise ModelError(

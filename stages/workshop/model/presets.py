@@ -1,6 +1,6 @@
 """Shapes of the models we make ourselves, and how to build one with random weights.
 
-What a preset's pictures look like (tile, patch, tokens) is in `stages.device.imaging.presets`, where no torch is needed.
+What a preset's pictures look like (tile, patch, tokens) is in `stages.device.imaging.presets`, free of torch.
 """
 
 from __future__ import annotations

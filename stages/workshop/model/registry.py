@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def register() -> None:
-    """Registers configuration, model, processor and image processor with the Auto classes; calling it again is harmless."""
+    """Registers configuration, model, processor and image processor; calling it again is harmless."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
     from stages.workshop.model.configuration import MODEL_TYPE, BlueLMVConfig
