@@ -1,0 +1,1 @@
+"""Accuracy: questions with known answers, who answers them, and how sure the count is."""

@@ -1,0 +1,1 @@
+"""Measuring: clocks, statistics, memory, the machine, and one record for every figure."""

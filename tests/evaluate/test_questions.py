@@ -1,0 +1,84 @@
+"""Questions as they are read from LLaVA's JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.artifacts.errors import DataError
+from stages.evaluate.questions import Question, read_questions
+
+
+def write(folder: Path, rows: Any, split: str = "heldout") -> Path:
+    (folder / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
+    return folder
+
+
+def test_rows_become_questions(corpus: Path) -> None:
+    questions = read_questions(corpus, "heldout")
+    assert [question.name for question in questions] == ["h0", "h1", "h2", "h3"]
+    assert questions[0] == Question("h0", (corpus / "images/1.png",), "Which colour?", "red", "colours")
+
+
+def test_each_turn_is_a_question_and_all_pictures_belong_to_it(tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": "<image>\n<image>\nSame?"},
+        {"from": "gpt", "value": "no "},
+        {"from": "human", "value": "Sure?"},
+        {"from": "gpt", "value": "yes"},
+    ]
+    row = {"id": 7, "image": ["a.png", "b.png"], "conversations": turns}
+    pictures = (tmp_path / "a.png", tmp_path / "b.png")
+    assert read_questions(write(tmp_path, [row]), "heldout") == [
+        Question("7/0", pictures, "Same?", "no", "general"),
+        Question("7/1", pictures, "Sure?", "yes", "general"),
+    ]
+
+
+def test_a_text_row_has_no_picture(tmp_path: Path, row: Callable[..., dict[str, Any]]) -> None:
+    text_only = row("x", "", "Two and two?", "four", "sums")
+    del text_only["image"]
+    text_only["conversations"][0]["value"] = "Two and two?"
+    assert read_questions(write(tmp_path, [text_only]), "heldout")[0].pictures == ()
+
+
+def test_no_rows_are_no_questions(tmp_path: Path) -> None:
+    assert read_questions(write(tmp_path, []), "heldout") == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ({"a": 1}, "not a list of rows"),
+        ([3], "row 0: not an object"),
+        ([{"image": "a.png", "conversations": []}], "row 0: `conversations`"),
+        ([{"image": "a.png", "conversations": [{"from": "human", "value": "x"}]}], "row 0: `conversations`"),
+        ([{"image": 3, "conversations": []}], "row 0: `image`"),
+        ([{"image": "../a.png", "conversations": []}], "outside the corpus"),
+        (
+            [{"image": "a.png", "conversations": [{"from": "gpt", "value": "x"}, {"from": "gpt", "value": "x"}]}],
+            "'human'",
+        ),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, rows: Any, what: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_questions(write(tmp_path, rows), "heldout")
+    assert what in caught.value.what
+
+
+def test_a_missing_split_lists_those_there_are(corpus: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_questions(corpus, "test")
+    assert "test.json does not exist" in caught.value.what
+    assert "heldout, train" in caught.value.fix
+
+
+def test_broken_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "heldout.json").write_text("[", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_questions(tmp_path, "heldout")
