@@ -15,10 +15,10 @@ HEAVY = ("torch", "transformers", "onnx", "onnxruntime")
 # Each part and the parts it may import, itself included. A verb is a file directly in stages/.
 ARTIFACTS = ("stages.artifacts",)
 IMAGING = ("stages.device.imaging", *ARTIFACTS)
-PROMPT = ("stages.device.prompt", *ARTIFACTS)
-CONTRACT = ("stages.device.contract", "stages.device.imaging", "stages.device.prompt", *ARTIFACTS)
-RUNTIME = ("stages.device.runtime", *CONTRACT)
-DEVICE_PUBLIC = CONTRACT
+CONTRACT = ("stages.device.contract", *IMAGING)
+PROMPT = ("stages.device.prompt", *CONTRACT)
+DEVICE_PUBLIC = PROMPT
+RUNTIME = ("stages.device.runtime", *DEVICE_PUBLIC)
 MODEL = ("stages.workshop.model", *DEVICE_PUBLIC)
 CORPUS = ("stages.workshop.corpus", *MODEL)
 QUANT = ("stages.workshop.quant", *CORPUS)
