@@ -12,6 +12,7 @@ from stages.artifacts.errors import ModelError
 MODEL_TYPE = "bluelm_v"
 DOWNSAMPLE = 2
 DOWNSAMPLERS = ("mlp_downsample", "none")
+TOKEN_ORDERS = ("row", "column")
 
 
 class BlueLMVConfig(PretrainedConfig):
@@ -22,6 +23,7 @@ class BlueLMVConfig(PretrainedConfig):
         text_config: any causal language model's configuration with Llama-style parts, or its dictionary.
         image_token_id: the token that stands for one image token in the prompt.
         downsampler: `mlp_downsample` (VILA's 2×2 block) or `none` (LLaVA's plain MLP).
+        token_order: `row` (tokens row by row) or `column` (column by column: how VILA's weights were trained).
         fuse_linear: an extra Linear(4C→C) between the 2×2 concatenation and a plain 2-layer MLP.
         vision_feature_layer: which hidden state of the tower is used: -1 after the last layer, -2 before it, …
         vision_post_layernorm: whether the tower's final LayerNorm is applied to it.
@@ -38,6 +40,7 @@ class BlueLMVConfig(PretrainedConfig):
     text_config: Any = None
     image_token_id: int = 0
     downsampler: str = "mlp_downsample"
+    token_order: str = "row"
     fuse_linear: bool = False
     vision_feature_layer: int = -1
     vision_post_layernorm: bool = True
@@ -57,6 +60,12 @@ class BlueLMVConfig(PretrainedConfig):
                 f"config.json: downsampler is {self.downsampler!r}.",
                 "The connector knows two: mlp_downsample (2×2 patches become one token) and none.",
                 "Set downsampler to mlp_downsample or none.",
+            )
+        if self.token_order not in TOKEN_ORDERS or (self.token_order == "column" and self.downsampler == "none"):
+            raise ModelError(
+                f"config.json: token_order is {self.token_order!r} with the downsampler {self.downsampler!r}.",
+                "Tokens leave the 2×2 downsampler row by row, or column by column as in VILA's weights.",
+                "Set token_order to row, or to column together with mlp_downsample.",
             )
         if not -layers - 1 <= self.vision_feature_layer <= -1:
             raise ModelError(

@@ -24,14 +24,16 @@ from transformers.activations import ACT2FN
 from stages.workshop.model.configuration import DOWNSAMPLE, BlueLMVConfig
 
 
-def concat_2x2(patches: torch.Tensor) -> torch.Tensor:
+def concat_2x2(patches: torch.Tensor, token_order: str = "row") -> torch.Tensor:
     """Joins every 2×2 patches into one, without any weights.
 
     Args:
         patches: [T, S·S, C], row by row.
+        token_order: `row` gives the tokens row by row, `column` column by column. VILA's two reshapes leave its tokens
+            in columns (`DownSampleBlock.flat_square`, which never turns them back), so its weights expect that.
 
     Returns:
-        [T, s·s, 4·C], row by row, channels in the order (dy, dx, c).
+        [T, s·s, 4·C], channels in the order (dy, dx, c).
 
     Raises:
         ValueError: the patches are not a square (a bug: the tower's grid is always square).
@@ -45,7 +47,8 @@ def concat_2x2(patches: torch.Tensor) -> torch.Tensor:
     grid = nn.functional.pad(grid, (0, 0, 0, odd, 0, odd))  # [T, 2s, 2s, C]
     half = (side + odd) // DOWNSAMPLE
     blocks = grid.reshape(tiles, half, DOWNSAMPLE, half, DOWNSAMPLE, width)  # [T, y, dy, x, dx, C]
-    blocks = blocks.permute(0, 1, 3, 2, 4, 5)  # [T, y, x, dy, dx, C]
+    order = (0, 1, 3, 2, 4, 5) if token_order == "row" else (0, 3, 1, 2, 4, 5)
+    blocks = blocks.permute(*order)  # [T, y, x, dy, dx, C] or [T, x, y, dy, dx, C]
     return blocks.reshape(tiles, half * half, DOWNSAMPLE * DOWNSAMPLE * width)  # [T, s·s, 4C]
 
 
@@ -59,7 +62,7 @@ class BlueLMVConnector(nn.Module):
     def __init__(self, config: BlueLMVConfig) -> None:
         super().__init__()
         width, hidden = config.vision_config.hidden_size, config.text_config.hidden_size
-        self.downsampler = config.downsampler
+        self.token_order = config.token_order
         self.norm: nn.LayerNorm | None = None
         self.fuse: nn.Linear | None = None
         if config.downsampler == "mlp_downsample":
@@ -77,7 +80,7 @@ class BlueLMVConnector(nn.Module):
         """Patches [T, P, C] → image tokens [T, tokens, H]."""
         hidden = patches
         if self.norm is not None:
-            hidden = self.norm(concat_2x2(hidden))  # [T, tokens, 4C]
+            hidden = self.norm(concat_2x2(hidden, self.token_order))  # [T, tokens, 4C]
         if self.fuse is not None:
             hidden = self.fuse(hidden)  # [T, tokens, C]
         result: torch.Tensor = self.linear_2(self.act(self.linear_1(hidden)))  # [T, tokens, H]

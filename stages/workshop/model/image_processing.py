@@ -10,6 +10,8 @@ from PIL import Image
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import make_flat_list_of_images, to_numpy_array
 
+from stages.device.imaging.colour import to_rgb
+from stages.device.imaging.crop import crop_tiles, normalize, pad_colour
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.presets import ImagingPreset
 from stages.device.imaging.spec import TilingSpec
@@ -81,14 +83,12 @@ class BlueLMVImageProcessor(BaseImageProcessor):
         Returns:
             `pixel_values` float32 [T, 3, S, S]; `tiles_per_image` and `tokens_per_image`, one number a picture.
         """
-        from stages.device.imaging.crop import crop_tiles, normalize, padding_colour
-
         spec = self.spec.model_copy(update={key: value for key, value in kwargs.items() if key in self.tiling})
         mean, std = tuple(self.image_mean), tuple(self.image_std)
         pixels, tiles_per_image, tokens_per_image = [], [], []
         for image in (_as_picture(image) for image in make_flat_list_of_images(images)):
             tiling = plan_tiling(Size(*image.size), spec)
-            tiles = crop_tiles(image, tiling, padding_colour(mean), self.resample)  # uint8 [tiles, 3, S, S]
+            tiles = crop_tiles(image, tiling, pad_colour(mean), self.resample)  # uint8 [tiles, 3, S, S]
             pixels.append(normalize(tiles, mean, std))
             tiles_per_image.append(tiling.tiles)
             tokens_per_image.append(tiling.tokens)
@@ -101,4 +101,10 @@ class BlueLMVImageProcessor(BaseImageProcessor):
 
 
 def _as_picture(image: Any) -> Image.Image:
-    return image if isinstance(image, Image.Image) else Image.fromarray(to_numpy_array(image))
+    """Upright RGB of whatever transformers calls a picture; arrays are [H, W, 3] or [3, H, W], uint8."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    array = to_numpy_array(image)
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[-1] not in (1, 3, 4):
+        array = array.transpose(1, 2, 0)  # [H, W, channels]
+    return to_rgb(Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array))
