@@ -13,7 +13,7 @@ logits are computed, and in the last layer everything behind the attention too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,12 +21,13 @@ from stages.device.contract import names
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.emitter import FLOAT, INT8, INT64, GraphEmitter
-from stages.workshop.graph.linear import Linear, stacked
+from stages.workshop.graph.linear import stacked
 from stages.workshop.graph.matmul_forms import AccuracyLevel, emit_linear
 from stages.workshop.graph.rotary import RotaryTables
 from stages.workshop.graph.weight_source import WeightSource
 
 MODEL = "language_model.model"
+HEAD = "language_model.lm_head"
 CAPACITY = "capacity"
 
 
@@ -36,13 +37,11 @@ class DecoderOptions:
 
     Attributes:
         rotary: cos and sin of every position up to the longest context.
-        head: the Linear from hidden states to logits (lm_head's own, or the embedding's where the two are tied).
         kv_scales: static scales of an INT8 cache; None for a float32 cache.
         accuracy_level: see `matmul_forms`.
     """
 
     rotary: RotaryTables
-    head: Linear = field(repr=False)
     kv_scales: KvScales | None = None
     accuracy_level: AccuracyLevel = 4
 
@@ -67,7 +66,7 @@ class DecoderEmitter:
     def emit(self) -> Iterator[int]:
         """Writes the whole graph, yielding the number of layers done.
 
-            inputs_embeds ─ layer 0 ─ … ─ layer n-1 ─ norm ─ lm_head ─ logits
+        inputs_embeds ─ layer 0 ─ … ─ layer n-1 ─ norm ─ lm_head ─ logits
         """
         shape, emitter = self.shape, self.emitter
         embeds = emitter.input(names.INPUTS_EMBEDS, FLOAT, [1, "sequence_length", shape.hidden])
@@ -80,9 +79,9 @@ class DecoderEmitter:
             residual, branch = self._layer(layer, residual, branch, lengths)
             yield layer + 1
         normed, _ = self._norm(residual, branch, f"{MODEL}.norm.weight", f"layers.{shape.layers}/final_norm_layernorm")
-        emit_linear(
-            emitter, normed, self.options.head, "lm_head", self.options.accuracy_level, output=names.LOGITS
-        )  # [1, 1, V]
+        # A tied head is the source's business: it hands out the embedding's weights under this name.
+        head = self.weights.linear(HEAD, shape.vocab, shape.hidden, bias=False)
+        emit_linear(emitter, normed, head, "lm_head", self.options.accuracy_level, output=names.LOGITS)  # [1, 1, V]
 
     def _declare_cache(self, layer: int) -> None:
         element = FLOAT if self.options.kv_scales is None else INT8
@@ -96,9 +95,9 @@ class DecoderEmitter:
 
     def _lengths(self) -> _Lengths:
         """
-            attention_mask ─┬─ ReduceSum ─ Sub 1 ─ Cast ──────────────── seqlens_k [1] int32
-                            └─ Shape[1] ─┬─ Squeeze ─ Cast ───────────── total_sequence_length int32
-            inputs_embeds ── Shape[1] ───┴─ Sub (only for RotaryEmbedding) ─ past [1] int64
+        attention_mask ─┬─ ReduceSum ─ Sub 1 ─ Cast ──────────────── seqlens_k [1] int32
+                        └─ Shape[1] ─┬─ Squeeze ─ Cast ───────────── total_sequence_length int32
+        inputs_embeds ── Shape[1] ───┴─ Sub (only for RotaryEmbedding) ─ past [1] int64
         """
         emitter, place = self.emitter, "attn_mask_reformat"
         mask = names.ATTENTION_MASK
@@ -142,11 +141,13 @@ class DecoderEmitter:
     def _norm(self, residual: str, branch: str, weight: str, address: str) -> tuple[str, str]:
         """RMSNorm of residual + branch, and that sum; of the residual alone where there is no branch yet.
 
-            residual ─┐
-            branch ───┴─ SkipSimplifiedLayerNormalization ─┬─ normed
-                                                           └─ sum
+        residual ─┐
+        branch ───┴─ SkipSimplifiedLayerNormalization ─┬─ normed
+                                                       └─ sum
         """
-        scale = self.emitter.weight(weight.removeprefix("language_model."), self.weights.tensor(weight, (self.shape.hidden,)))
+        scale = self.emitter.weight(
+            weight.removeprefix("language_model."), self.weights.tensor(weight, (self.shape.hidden,))
+        )
         epsilon = self.shape.epsilon
         if not branch:
             return self.emitter.node("RMSNormalization", [residual, scale], address, epsilon=epsilon, axis=-1), residual
@@ -240,8 +241,8 @@ class DecoderEmitter:
     def _mlp(self, layer: int, normed: str) -> str:
         """SwiGLU.
 
-            normed ─┬─ gate_proj ─ QuickGelu(1) = SiLU ─┐
-                    └─ up_proj ─────────────────────── Mul ─ down_proj
+        normed ─┬─ gate_proj ─ QuickGelu(1) = SiLU ─┐
+                └─ up_proj ─────────────────────── Mul ─ down_proj
         """
         shape, emitter, place = self.shape, self.emitter, f"layers.{layer}/mlp"
         source, bias = f"{MODEL}.layers.{layer}.mlp", self.shape.mlp_bias

@@ -49,7 +49,9 @@ class GraphEmitter:
     def __enter__(self) -> GraphEmitter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._data.__exit__(kind, error, trace)
 
     def input(self, name: str, element: int, shape: Sequence[Dim]) -> str:

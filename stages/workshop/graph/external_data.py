@@ -30,7 +30,9 @@ class ExternalData:
     def __enter__(self) -> ExternalData:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stream.close()
 
     def append(self, name: str, array: NDArray[Any]) -> TensorProto:
@@ -39,7 +41,9 @@ class ExternalData:
         self._pad(PAGE if payload.nbytes >= LARGE_BYTES else LINE)
         offset = self._stream.tell()
         self._stream.write(memoryview(payload).cast("B"))
-        tensor = TensorProto(name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(payload.dtype), dims=payload.shape)
+        tensor = TensorProto(
+            name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(payload.dtype), dims=payload.shape
+        )
         tensor.raw_data = b""  # set_external_data refuses a tensor without the field; cleared below
         set_external_data(tensor, location=self.path.name, offset=offset, length=payload.nbytes)
         tensor.ClearField("raw_data")

@@ -29,8 +29,8 @@ def emit_linear(
 ) -> str:
     """x [.., K] → [.., N], under the name `output` where one is given.
 
-        x ── MatMul ── (Add bias)           float
-        x ── MatMulNBits (bias inside)      INT4 blocks, INT8 channels
+    x ── MatMul ── (Add bias)           float
+    x ── MatMulNBits (bias inside)      INT4 blocks, INT8 channels
     """
     named: int | list[str] = [output] if output else 1
     if isinstance(linear.weight, Int4Blocks | Int8Channels):

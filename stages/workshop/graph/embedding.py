@@ -1,0 +1,68 @@
+"""embedding.onnx: token ids to embeddings, a table in float32, float16, INT8 or INT4.
+
+Axes: L tokens, V vocabulary, H hidden, G blocks per row.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from stages.device.contract import int4_blocks, int8_channels, names
+from stages.device.contract.int4_blocks import Int4Blocks
+from stages.device.contract.int8_channels import Int8Channels
+from stages.workshop.graph.emitter import FLOAT, INT64, GraphEmitter
+from stages.workshop.graph.linear import Linear
+from stages.workshop.graph.matmul_forms import int8_block
+
+TABLE = "model.embed_tokens"
+
+
+def emit_embedding(emitter: GraphEmitter, table: Linear, *, half: bool = False) -> None:
+    """Writes the graph for a table [V, H].
+
+        input_ids [1, L] ─ Gather ─ (Cast) ─ inputs_embeds [1, L, H]                float32 (float16)
+        input_ids [1, L] ─ GatherBlockQuantized ─ (Slice) ─ inputs_embeds [1, L, H]   INT8, INT4
+
+    Slice drops the padding of a row's last block, where there is any.
+    """
+    _, hidden = table.shape
+    ids = emitter.input(names.INPUT_IDS, INT64, [1, "sequence_length"])
+    emitter.output(names.INPUTS_EMBEDS, FLOAT, [1, "sequence_length", hidden])
+    weight, public = table.weight, [names.INPUTS_EMBEDS]
+    if isinstance(weight, Int4Blocks | Int8Channels):
+        _emit_quantized(emitter, ids, weight)
+    elif half:
+        stored = emitter.weight(f"{TABLE}.weight", weight.astype(np.float16))
+        rows = emitter.node("Gather", [stored, ids], "embed_tokens")
+        emitter.node("Cast", [rows], "embed_tokens", outputs=public, to=FLOAT)
+    else:
+        emitter.node("Gather", [emitter.weight(f"{TABLE}.weight", weight), ids], "embed_tokens", outputs=public)
+
+
+def _emit_quantized(emitter: GraphEmitter, ids: str, weight: Int4Blocks | Int8Channels) -> None:
+    rows, hidden = weight.values.shape
+    if isinstance(weight, Int4Blocks):
+        bits, block, packed, scales = 4, weight.block, int4_blocks.pack(weight), weight.scales
+    else:
+        bits, block = 8, int8_block(hidden)
+        packed, scales = int8_channels.pack(weight, block)
+    padded = scales.shape[1] * block != hidden
+    whole = emitter.microsoft(
+        "GatherBlockQuantized",
+        [
+            emitter.weight(f"{TABLE}.qweight", packed.reshape(rows, -1)),  # [V, bytes per row]
+            ids,
+            emitter.weight(f"{TABLE}.scales", scales),  # [V, G]
+        ],
+        "embed_tokens",
+        outputs=1 if padded else [names.INPUTS_EMBEDS],
+        bits=bits,
+        block_size=block,
+        gather_axis=0,
+        quantize_axis=1,
+    )
+    if padded:
+        start, end, axis = (emitter.const([value]) for value in (0, hidden, 2))
+        emitter.node("Slice", [whole, start, end, axis], "embed_tokens", outputs=[names.INPUTS_EMBEDS])

@@ -1,0 +1,69 @@
+"""A whole exported folder with random weights: for benches of a real shape, and for tests of the runtime."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.artifacts.events import Progress
+from stages.device.contract.device_config import PromptSpec
+from stages.device.contract.kv_scales import KvScales
+from stages.device.contract.names import CHAT_TEMPLATE_FILE, TOKENIZER_FILE
+from stages.device.imaging.presets import imaging_preset
+from stages.workshop.graph.device_files import device_config, write_device_files
+from stages.workshop.graph.graphs import GraphOptions, write_graphs
+from stages.workshop.graph.random_weights import PAPER_RULES, RandomWeights
+from stages.workshop.quant.policy import Rule
+
+if TYPE_CHECKING:
+    from stages.workshop.model.configuration import BlueLMVConfig
+
+# Keys and values of random weights are about as large as standard normal numbers.
+RANDOM_KV_SCALE = 4 / 127
+
+
+def write_random_model(
+    preset: str,
+    out: Path,
+    *,
+    layers: int | None = None,
+    vision_layers: int | None = None,
+    rules: Sequence[Rule] = PAPER_RULES,
+    int8_kv: bool = True,
+    options: GraphOptions | None = None,
+    tokenizer: Path | None = None,
+    config: BlueLMVConfig | None = None,
+    seed: int = 0,
+) -> Iterator[Progress]:
+    """Writes the graphs, device.json, genai_config.json and kv_scales.json of a preset into an existing folder.
+
+    Args:
+        preset: `bluelm-v-3b` or `tiny`; also names the picture processor.
+        out: the folder, which must exist.
+        layers: decoder layers instead of the preset's.
+        vision_layers: tower layers instead of the preset's.
+        rules: which module gets which weights; `()` for an all-float model.
+        int8_kv: an INT8 KV cache with one scale for all; False for float32.
+        options: context length, batch, accuracy level (its `kv_scales` are replaced).
+        tokenizer: a folder with tokenizer.json (and chat_template.jinja) to copy; without one the folder can be
+            benched but not talked to.
+        config: the model's configuration instead of the preset's (vocabulary and special tokens of the tokenizer).
+        seed: same seed, same bytes.
+    """
+    from stages.workshop.model.presets import preset_config
+
+    config = config or preset_config(preset, text_layers=layers, vision_layers=vision_layers)
+    text = config.text_config
+    scales = (RANDOM_KV_SCALE,) * text.num_hidden_layers
+    options = options or GraphOptions(max_context=min(4096, text.max_position_embeddings))
+    options = replace(options, kv_scales=KvScales.of(scales, scales) if int8_kv else None)
+    eos = () if text.eos_token_id is None else (int(text.eos_token_id),)
+    prompt = PromptSpec(image_token="<image>", image_token_id=config.image_token_id, eos_token_ids=eos)
+    write_device_files(out, device_config(preset, config, imaging_preset(preset), prompt, options), options, None)
+    for file in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE) if tokenizer is not None else ():
+        assert tokenizer is not None
+        shutil.copyfile(tokenizer / file, out / file)
+    yield from write_graphs(RandomWeights(rules, seed), config, out, options)

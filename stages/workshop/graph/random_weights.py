@@ -1,0 +1,65 @@
+"""Random weights of any shape, for benches: what a model costs does not depend on what it has learned."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stages.device.contract.int4_blocks import Int4Blocks
+from stages.device.contract.int8_channels import Int8Channels
+from stages.workshop.graph.linear import Floats, Linear
+from stages.workshop.quant.policy import FLOAT, Rule, Scheme
+
+# The paper's precisions (Sec. 3.4): ViT and projector INT8, language model with embedding and head INT4.
+PAPER_RULES = (
+    Rule(modules="vision_tower.*", weights="int8"),
+    Rule(modules="multi_modal_projector.*", weights="int8"),
+    Rule(modules="language_model.*", weights="int4"),
+)
+
+
+def schemes_of(rules: Sequence[Rule]) -> Callable[[str], Scheme]:
+    """The scheme of a module's name: that of the first rule that matches it, float where none does."""
+    return lambda name: next((rule.scheme for rule in rules if rule.matches(name)), FLOAT)
+
+
+class RandomWeights:
+    """Invents each weight when it is asked for: integers at once where the scheme says so, without rounding floats.
+
+    The same name, shape and seed give the same numbers. They are small enough that activations stay finite.
+    """
+
+    def __init__(self, rules: Sequence[Rule] = PAPER_RULES, seed: int = 0) -> None:
+        self._scheme_of = schemes_of(rules)
+        self._seed = seed
+
+    def linear(self, name: str, rows: int, columns: int, *, bias: bool) -> Linear:
+        """A Linear whose outputs are about as large as its inputs."""
+        rng, scheme = self._generator(name), self._scheme_of(name)
+        offset = np.zeros(rows, np.float32) if bias else None
+        if scheme.bits is None:
+            weight = rng.standard_normal((rows, columns), dtype=np.float32)
+            return Linear(weight / np.float32(columns**0.5), offset)
+        low, high = (-8, 8) if scheme.bits == 4 else (-127, 128)
+        values = rng.integers(low, high, (rows, columns), dtype=np.int8)
+        # Uniform integers of this range have a spread of its width / sqrt(12).
+        scale = np.float32(12**0.5 / (high - low) / columns**0.5)
+        scales = scale * rng.uniform(0.8, 1.2, (rows, scheme.scale_count(1, columns))).astype(np.float32)
+        if scheme.group_size is not None:
+            return Linear(Int4Blocks(values, scales, scheme.group_size), offset)
+        return Linear(Int8Channels(values, scales[:, 0]), offset)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
+        """Ones for the scales of norms, zeros for biases, small numbers for everything else."""
+        if name.endswith(".bias"):
+            return np.zeros(shape, np.float32)
+        if len(shape) == 1:
+            return np.ones(shape, np.float32)
+        columns = np.prod(shape[1:])
+        values: Floats = self._generator(name).standard_normal(shape, dtype=np.float32) / np.float32(columns**0.5)
+        return values
+
+    def _generator(self, name: str) -> np.random.Generator:
+        return np.random.default_rng([self._seed, zlib.crc32(name.encode())])

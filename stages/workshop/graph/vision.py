@@ -1,0 +1,176 @@
+"""vision.onnx: the ViT's blocks and the connector, from patch embeddings to image tokens.
+
+Axes: T tiles, P patches per tile (s·s, s per side), C tower width, K image tokens per tile (k·k), H LLM width.
+
+    patch_embeds [T, P, C] ─ block 0 ─ … ─ block n-1 ─ (post_layernorm) ─┬─ connector ─ image_features [T, K, H]
+                                                                         └─ vit_features [T, P, C]
+
+vit_features costs nothing where it is not asked for: onnxruntime only copies the outputs a call names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stages.device.contract import names
+from stages.workshop.graph.emitter import FLOAT, Dim, GraphEmitter
+from stages.workshop.graph.linear import stacked
+from stages.workshop.graph.matmul_forms import AccuracyLevel, emit_linear
+from stages.workshop.graph.vision_shape import ACTIVATIONS, VisionShape
+from stages.workshop.graph.weight_source import WeightSource
+
+TOWER = "vision_tower"
+CONNECTOR = "multi_modal_projector"
+# torch's default, which the connector's norm has.
+CONNECTOR_EPSILON = 1e-5
+
+
+class VisionEmitter:
+    """The vision graph's nodes: one method per subgraph."""
+
+    def __init__(
+        self, emitter: GraphEmitter, weights: WeightSource, shape: VisionShape, accuracy_level: AccuracyLevel
+    ) -> None:
+        self.emitter, self.weights, self.shape, self.accuracy_level = emitter, weights, shape, accuracy_level
+
+    def emit(self, tiles: Dim) -> Iterator[int]:
+        """Writes the whole graph, yielding the number of layers done; see the module's drawing."""
+        shape, emitter = self.shape, self.emitter
+        x = emitter.input(names.PATCH_EMBEDS, FLOAT, [tiles, shape.patches, shape.width])
+        emitter.output(names.IMAGE_FEATURES, FLOAT, [tiles, shape.tokens, shape.hidden])
+        emitter.output(names.VIT_FEATURES, FLOAT, [tiles, shape.patches, shape.width])
+        residual, branch = x, ""
+        for layer in range(shape.layers):
+            residual, branch = self._block(layer, residual, branch)
+            yield layer + 1
+        self._connector(self._features(residual, branch))
+
+    def _block(self, layer: int, residual: str, branch: str) -> tuple[str, str]:
+        """One encoder layer; the sum of the two streams it gives is its output.
+
+        residual ─┬─ (+) ─┬─────────────────── (+) ─┬──────────── residual
+        branch ───┘       └─ norm ─ attention ──┘   └─ norm ─ mlp ─ branch
+        """
+        source, place, shape = f"{TOWER}.encoder.layers.{layer}", f"layers.{layer}", self.shape
+        normed, residual = self._norm(residual, branch, f"{source}.layer_norm1", f"{place}/layer_norm1")  # [T, P, C]
+        attended = self._attention(normed, f"{source}.self_attn", f"{place}/attn")
+        normed, residual = self._norm(residual, attended, f"{source}.layer_norm2", f"{place}/layer_norm2")
+        inner = self._linear(normed, f"{source}.mlp.fc1", f"{place}/mlp/fc1", shape.mlp, shape.width)
+        inner = self._activation(inner, shape.activation, f"{place}/mlp/act_fn")
+        return residual, self._linear(inner, f"{source}.mlp.fc2", f"{place}/mlp/fc2", shape.width, shape.mlp)
+
+    def _attention(self, normed: str, source: str, place: str) -> str:
+        """Attention of all patches of a tile to each other.
+
+        one form of weights:   normed ─ qkv_proj ─ Split ─┬─ q ─┐
+        otherwise:             normed ─ q_/k_/v_proj ─────┼─ k ─┼─ MultiHeadAttention ─ out_proj
+                                                          └─ v ─┘
+        """
+        shape, emitter, width = self.shape, self.emitter, self.shape.width
+        parts = ("q_proj", "k_proj", "v_proj")
+        linears = [self.weights.linear(f"{source}.{part}", width, width, bias=True) for part in parts]
+        packed = stacked(linears)
+        if packed is None:
+            heads = [
+                emit_linear(emitter, normed, linear, f"{place}/{part}", self.accuracy_level)
+                for linear, part in zip(linears, parts, strict=True)
+            ]
+        else:
+            joined = emit_linear(emitter, normed, packed, f"{place}/qkv_proj", self.accuracy_level)  # [T, P, 3C]
+            heads = [f"{emitter.root}/{place}/Split/output_{index}" for index in range(3)]
+            emitter.node("Split", [joined], place, outputs=heads, axis=-1, num_outputs=3)
+        attended = emitter.microsoft("MultiHeadAttention", heads, place, num_heads=shape.heads)  # [T, P, C]
+        return self._linear(attended, f"{source}.out_proj", f"{place}/out_proj", width, width)
+
+    def _features(self, residual: str, branch: str) -> str:
+        """The tower's output under its public name: the sum of both streams, normalized where the model says so."""
+        if self.shape.post_layernorm:
+            self._norm(residual, branch, f"{TOWER}.post_layernorm", "post_layernorm", output=names.VIT_FEATURES)
+        elif branch:
+            self.emitter.node("Add", [residual, branch], "features", outputs=[names.VIT_FEATURES])
+        else:
+            self.emitter.node("Identity", [residual], "features", outputs=[names.VIT_FEATURES])
+        return names.VIT_FEATURES
+
+    def _connector(self, features: str) -> None:
+        """Downsampler and projector.
+
+        vit_features ─ concat_2x2 ─ norm ─ (fuse) ─┐          mlp_downsample
+        vit_features ──────────────────────────────┴─ linear_1 ─ act ─ linear_2 ─ image_features
+        """
+        shape, x, width = self.shape, features, self.shape.width
+        if shape.downsample > 1:
+            joined = self._concat_2x2(x)
+            x, _ = self._norm(
+                joined, "", f"{CONNECTOR}.norm", "connector/norm", width=shape.joined, epsilon=CONNECTOR_EPSILON
+            )
+            width = shape.joined
+            if shape.fuse_linear:
+                x = self._linear(x, f"{CONNECTOR}.fuse", "connector/fuse", shape.width, width)
+                width = shape.width
+        x = self._linear(x, f"{CONNECTOR}.linear_1", "connector/linear_1", shape.hidden, width)
+        x = self._activation(x, shape.connector_activation, "connector/act_fn")
+        last = self.weights.linear(f"{CONNECTOR}.linear_2", shape.hidden, shape.hidden, bias=True)
+        emit_linear(self.emitter, x, last, "connector/linear_2", self.accuracy_level, output=names.IMAGE_FEATURES)
+
+    def _concat_2x2(self, x: str) -> str:
+        """Every 2×2 patches become one, channels in the order (dy, dx, c); odd sides get zeros right and below.
+
+        [T, s·s, C] ─ Reshape [T, s, s, C] ─ (Pad) [T, 2k, 2k, C] ─ Reshape [T, k, 2, k, 2, C]
+                                         ─ Transpose [T, k, k, 2, 2, C] ─ Reshape [T, k·k, 4C]
+        """
+        shape, emitter, place = self.shape, self.emitter, "connector/concat"
+        step, side, short = shape.downsample, shape.token_side, shape.token_side * shape.downsample - shape.side
+        x = emitter.node("Reshape", [x, emitter.const([0, shape.side, shape.side, shape.width])], f"{place}/grid")
+        if short:
+            x = emitter.node("Pad", [x, emitter.const([0, 0, 0, 0, 0, short, short, 0])], f"{place}/pad")
+        blocks = emitter.const([0, side, step, side, step, shape.width])
+        x = emitter.node("Reshape", [x, blocks], f"{place}/blocks")  # [T, k, 2, k, 2, C]
+        x = emitter.node("Transpose", [x], f"{place}/blocks", perm=[0, 1, 3, 2, 4, 5])  # [T, k, k, 2, 2, C]
+        return emitter.node("Reshape", [x, emitter.const([0, shape.tokens, shape.joined])], f"{place}/tokens")
+
+    def _norm(
+        self,
+        residual: str,
+        branch: str,
+        source: str,
+        address: str,
+        *,
+        width: int | None = None,
+        epsilon: float | None = None,
+        output: str = "",
+    ) -> tuple[str, str]:
+        """LayerNorm of residual + branch, and that sum; of the residual alone where there is no branch.
+
+        residual ─┐
+        branch ───┴─ SkipLayerNormalization ─┬─ normed
+                                             └─ sum
+        """
+        emitter, size = self.emitter, (width or self.shape.width,)
+        epsilon = self.shape.epsilon if epsilon is None else epsilon
+        scale, bias = (
+            emitter.weight(
+                f"{emitter.root.strip('/')}.{address.replace('/', '.')}.{part}",
+                self.weights.tensor(f"{source}.{part}", size),
+            )
+            for part in ("weight", "bias")
+        )
+        op = "SkipLayerNormalization" if branch else "LayerNormalization"
+        normed = output or f"{emitter.root}/{address}/{op}/output_0"
+        if not branch:
+            inputs = [residual, scale, bias]
+            emitter.node(op, inputs, address, outputs=[normed], epsilon=epsilon, axis=-1)
+            return normed, residual
+        total = f"{emitter.root}/{address}/{op}/output_3"
+        outputs = [normed] if output else [normed, "", "", total]
+        emitter.microsoft(op, [residual, branch, scale, bias], address, outputs=outputs, epsilon=epsilon)
+        return normed, total
+
+    def _activation(self, x: str, name: str, address: str) -> str:
+        op, attributes = ACTIVATIONS[name]
+        emit = self.emitter.microsoft if op == "QuickGelu" else self.emitter.node
+        return emit(op, [x], address, **attributes)
+
+    def _linear(self, x: str, source: str, address: str, rows: int, columns: int) -> str:
+        linear = self.weights.linear(source, rows, columns, bias=True)
+        return emit_linear(self.emitter, x, linear, address, self.accuracy_level)
