@@ -27,7 +27,7 @@ _NAMED_KEYS = 4
 def save_checkpoint(model: BlueLMVForConditionalGeneration, processor: BlueLMVProcessor, folder: Path) -> None:
     """Writes model and processor as one transformers folder."""
     register()
-    with _quiet():
+    with quiet():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
 
@@ -55,7 +55,7 @@ def load_model(
     """The model of a checkpoint; arguments and errors as `load_checkpoint`."""
     register()
     raise_all(list(_folder_problems(folder)))
-    with _quiet():
+    with quiet():
         try:
             model, info = BlueLMVForConditionalGeneration.from_pretrained(
                 folder,
@@ -83,7 +83,7 @@ def load_processor(folder: Path) -> BlueLMVProcessor:
         ModelError: its files are missing or damaged.
     """
     register()
-    with _quiet():
+    with quiet():
         try:
             processor = BlueLMVProcessor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, TypeError, AttributeError, json.JSONDecodeError) as error:
@@ -169,7 +169,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps transformers' own progress bars and load reports off the terminal: errors say the same in our words."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
