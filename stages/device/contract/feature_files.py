@@ -1,0 +1,125 @@
+"""Encoded pictures on disk: the `features` and `vit-features` artifacts.
+
+    features.json                     what is there, from which model
+    features/<sha256>.safetensors     one file per picture, named by the digest of the picture's bytes
+
+`features` holds `image_features` [tokens, H] float32, what the decoder reads in a picture's place; `vit-features` holds
+`vit_features` [tiles, P, C] float16, before the connector.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stages.artifacts.errors import ArtifactError
+from stages.device.contract.names import IMAGE_FEATURES, VIT_FEATURES
+from stages.device.imaging.geometry import Grid, Size
+from stages.device.imaging.tiling import Tiling
+
+INDEX_FILE = "features.json"
+FOLDER = "features"
+FeatureKind = Literal["features", "vit-features"]
+KEYS: dict[FeatureKind, str] = {"features": IMAGE_FEATURES, "vit-features": VIT_FEATURES}
+DTYPES: dict[FeatureKind, np.dtype[Any]] = {"features": np.dtype(np.float32), "vit-features": np.dtype(np.float16)}
+_REMAKE = "Encode the pictures again: bluelm encode MODEL PICTURES --out FOLDER --force"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FeatureEntry(_Strict):
+    """One picture: the names it was given by, its digest, size and tiling."""
+
+    paths: tuple[str, ...]
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size: Size
+    grid: Grid
+    tiles: int
+    tokens: int
+
+    @property
+    def file(self) -> str:
+        """Where its features are, relative to the artifact."""
+        return feature_file(self.sha256)
+
+    @classmethod
+    def of(cls, paths: tuple[str, ...], sha256: str, tiling: Tiling) -> FeatureEntry:
+        """The entry of a picture with this tiling."""
+        return cls(
+            paths=paths, sha256=sha256, size=tiling.size, grid=tiling.grid, tiles=tiling.tiles, tokens=tiling.tokens
+        )
+
+
+class FeatureIndex(_Strict):
+    """The whole of `features.json`: the kind, the digest of the exported model, and the pictures."""
+
+    kind: FeatureKind
+    model: str
+    images: tuple[FeatureEntry, ...]
+
+    def write(self, folder: Path) -> None:
+        """Writes `features.json` into an artifact."""
+        (folder / INDEX_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def feature_file(sha256: str) -> str:
+    """Where the features of the picture with this digest are, relative to the artifact."""
+    return f"{FOLDER}/{sha256}.safetensors"
+
+
+def read_index(folder: Path) -> FeatureIndex:
+    """Reads `features.json`.
+
+    Raises:
+        ArtifactError: it is missing or broken.
+    """
+    path = folder / INDEX_FILE
+    try:
+        return FeatureIndex.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error.strerror}.", "It says which features are whose.", _REMAKE
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ArtifactError(
+            f"{path}: {where}: {first['msg']}.", "It says which features are whose.", _REMAKE
+        ) from error
+
+
+def write_features(folder: Path, kind: FeatureKind, sha256: str, values: NDArray[Any]) -> None:
+    """Writes one picture's features; the file appears whole or not at all."""
+    from safetensors.numpy import save_file
+
+    path = folder / feature_file(sha256)
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({KEYS[kind]: np.ascontiguousarray(values, dtype=DTYPES[kind])}, part)
+    os.replace(part, path)  # noqa: PTH105
+
+
+def read_features(folder: Path, kind: FeatureKind, sha256: str) -> NDArray[Any]:
+    """Reads one picture's features.
+
+    Raises:
+        ArtifactError: the file is missing, broken, or holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / feature_file(sha256)
+    try:
+        values = load_file(path).get(KEYS[kind])
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}.", "It holds a picture's features.", _REMAKE) from error
+    if values is None or values.dtype != DTYPES[kind]:
+        raise ArtifactError(f"{path} holds no {KEYS[kind]} of {DTYPES[kind]}.", "It is another artifact's.", _REMAKE)
+    return values

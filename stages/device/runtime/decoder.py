@@ -1,0 +1,136 @@
+"""The decoder: chunked prefill and token-by-token decoding over one KV cache (Sec. 3.4, Fig. 8: t128/t1).
+
+Shapes: T new positions, P positions already in the cache, H model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from stages.device.contract.device_config import DecoderSpec
+from stages.device.contract.names import (
+    ATTENTION_MASK,
+    INPUT_IDS,
+    INPUTS_EMBEDS,
+    LOGITS,
+    past_key,
+    past_value,
+    present_key,
+    present_value,
+)
+from stages.device.runtime.cache import KVCache, overflow
+from stages.device.runtime.sessions import Graph, Port, check_finite
+
+DEFAULT_CHUNK = 128
+_KV_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
+
+
+class Embedder:
+    """`embedding.onnx`: token ids to rows of the embedding table."""
+
+    def __init__(self, graph: Graph, spec: DecoderSpec) -> None:
+        graph.check(
+            inputs={INPUT_IDS: Port("tensor(int64)", (1, None))},
+            outputs={INPUTS_EMBEDS: Port("tensor(float)", (1, None, spec.hidden_size))},
+        )
+        self.graph = graph
+
+    def __call__(self, ids: list[int]) -> NDArray[np.float32]:
+        """Embeds T ids: [T, H]."""
+        batch = np.asarray([ids], dtype=np.int64)  # [1, T]
+        rows: NDArray[np.float32] = self.graph.run({INPUT_IDS: batch}, [INPUTS_EMBEDS])[0][0]
+        return rows  # [T, H]
+
+
+class Decoder:
+    """`decoder.onnx` with its cache.
+
+    Args:
+        graph: the decoder graph.
+        spec: its shape.
+        cache: where keys and values are kept.
+
+    Raises:
+        ModelError: the graph is not the one `spec` describes.
+    """
+
+    def __init__(self, graph: Graph, spec: DecoderSpec, cache: KVCache) -> None:
+        graph.check(*_ports(spec))
+        self.graph, self.spec, self.cache = graph, spec, cache
+        self.length = 0
+        self._logits = np.zeros((1, 1, spec.vocab_size), np.float32)
+        self._ones = np.ones((1, cache.capacity), np.int64)
+        self._bind()
+
+    def prefill(self, embeds: NDArray[np.float32], chunk: int = DEFAULT_CHUNK) -> NDArray[np.float32]:
+        """Reads T positions in chunks and gives the logits [V] after the last one.
+
+        Args:
+            embeds: [T, H], at least one position.
+            chunk: positions per run of the graph.
+
+        Raises:
+            UsageError: the positions do not fit the model's context.
+            ModelError: the logits are not finite.
+        """
+        if not len(embeds) or chunk < 1:
+            raise ValueError(f"prefill needs positions and a chunk of at least 1, got {len(embeds)} and {chunk}")
+        self.reserve(self.length + len(embeds))
+        for start in range(0, len(embeds), chunk):
+            self._run(embeds[start : start + chunk])
+        logits = self._logits[0, 0]  # [V]
+        check_finite(logits, self.graph.path)
+        return logits.copy()
+
+    def step(self, embed: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Reads one position [1, H] and gives the logits [V] after it; raises as `prefill` does."""
+        return self.prefill(embed, chunk=1)
+
+    def truncate(self, length: int) -> None:
+        """Forgets all positions from `length` on; what comes before stays as it is."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot keep {length} of {self.length} positions")
+        self.length = length
+
+    def reserve(self, length: int) -> None:
+        """Makes room for `length` positions in all.
+
+        Raises:
+            UsageError: the model's context is smaller.
+        """
+        if length > self.spec.max_context:
+            raise overflow(length, self.spec.max_context)
+        if self.cache.reserve(length, keep=self.length):
+            self._bind()
+
+    def _run(self, embeds: NDArray[np.float32]) -> None:
+        """One run over [T, H]; the length moves only after it, so an interrupt between leaves the cache valid."""
+        total = self.length + len(embeds)
+        self._binding.bind_cpu_input(INPUTS_EMBEDS, np.ascontiguousarray(embeds[None], dtype=np.float32))  # [1, T, H]
+        self._binding.bind_cpu_input(ATTENTION_MASK, self._ones[:, :total])  # [1, P + T]
+        self.graph.run_bound(self._binding)
+        self.length = total
+
+    def _bind(self) -> None:
+        """Binds what stays the same from run to run: the cache and the logits."""
+        if self._ones.shape[1] < self.cache.capacity:
+            self._ones = np.ones((1, self.cache.capacity), np.int64)
+        self._binding = self.graph.session.io_binding()
+        self.cache.bind(self._binding)
+        self._binding.bind_ortvalue_output(LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+
+
+def _ports(spec: DecoderSpec) -> tuple[dict[str, Port], dict[str, Port]]:
+    """Inputs and outputs that the decoder graph must have."""
+    cache = Port(_KV_TYPES[spec.kv_dtype], (1, spec.num_key_value_heads, None, spec.head_dim))
+    inputs = {
+        INPUTS_EMBEDS: Port("tensor(float)", (1, None, spec.hidden_size)),
+        ATTENTION_MASK: Port("tensor(int64)", (1, None)),
+    }
+    outputs = {LOGITS: Port("tensor(float)", (1, 1, spec.vocab_size))}
+    for layer in range(spec.num_layers):
+        inputs |= {past_key(layer): cache, past_value(layer): cache}
+        outputs |= {present_key(layer): cache, present_value(layer): cache}
+    return inputs, outputs

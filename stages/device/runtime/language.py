@@ -1,0 +1,53 @@
+"""The language side of an exported model: embedding and decoder, loaded together."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.device.contract.device_config import DeviceConfig
+from stages.device.contract.names import DECODER_FILE, EMBEDDING_FILE
+from stages.device.runtime.cache import KVCache
+from stages.device.runtime.context import Context
+from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder, Embedder
+from stages.device.runtime.sessions import Graph
+
+# The paper's KV capacity (Table 5); the cache grows beyond it when a conversation does.
+DEFAULT_CAPACITY = 2048
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A ready decoder and how long loading took."""
+
+    context: Context
+    load_s: float
+
+
+def load_language(
+    folder: Path,
+    config: DeviceConfig,
+    *,
+    threads: int | None = None,
+    capacity: int = DEFAULT_CAPACITY,
+    chunk: int = DEFAULT_CHUNK,
+) -> LanguageModel:
+    """Loads embedding and decoder.
+
+    Args:
+        folder: the exported model.
+        config: its `device.json`.
+        threads: None takes every core.
+        capacity: positions of KV cache to allocate at first.
+        chunk: positions per prefill run.
+
+    Raises:
+        ModelError: a graph is missing, damaged, or not the one `device.json` describes.
+    """
+    started = time.perf_counter()
+    spec = config.decoder
+    # A lookup needs no pool of threads.
+    embedder = Embedder(Graph(folder / EMBEDDING_FILE, threads=1), spec)
+    decoder = Decoder(Graph(folder / DECODER_FILE, threads), spec, KVCache(spec, capacity))
+    return LanguageModel(Context(decoder, embedder, chunk), time.perf_counter() - started)
