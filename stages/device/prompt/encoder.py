@@ -103,7 +103,7 @@ class PromptEncoder:
         ids: list[int] = []
         is_answer: list[bool] = []
         for segment in segments(rendered, self.control_tokens):
-            found = self.tokenizer.encode(segment.text, add_special_tokens=False).ids
+            found = self._inside(segment.text) if ids else self._ids(segment.text)
             ids.extend(found)
             is_answer.extend([segment.is_answer] * len(found))
         sources = slot_sources(ids, self.image_token_id, tokens_per_image)
@@ -113,6 +113,24 @@ class PromptEncoder:
             is_answer=[is_answer[source] for source in sources],
             image_tokens=sum(tokens_per_image),
         )
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _inside(self, text: str) -> list[int]:
+        """The ids of a piece from the middle of a prompt.
+
+        SentencePiece tokenizers put a space before the first word of a text. Behind a newline there is none, so the
+        piece is read behind one, which is then taken away.
+        """
+        if not self._adds_space:
+            return self._ids(text)
+        newline, both = self._ids("\n"), self._ids("\n" + text)
+        return both[len(newline) :] if both[: len(newline)] == newline else self._ids(text)
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        return self._ids("\na") != self._ids("\n") + self._ids("a")
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens."""

@@ -11,10 +11,10 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import make_flat_list_of_images, to_numpy_array
 
 from stages.device.imaging.colour import to_rgb
-from stages.device.imaging.crop import crop_tiles, normalize, pad_colour
+from stages.device.imaging.crop import crop_tiles, normalize, padding_colour
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.presets import ImagingPreset
-from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.spec import Resample, TilingSpec
 from stages.device.imaging.tiling import Tiling, plan_tiling
 
 
@@ -36,7 +36,7 @@ class BlueLMVImageProcessor(BaseImageProcessor):
         tiling: TilingSpec | dict[str, Any] | None = None,
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
-        resample: str = "bicubic",
+        resample: Resample = "bicubic",
         patch_size: int = 14,
         **kwargs: Any,
     ) -> None:
@@ -88,7 +88,7 @@ class BlueLMVImageProcessor(BaseImageProcessor):
         pixels, tiles_per_image, tokens_per_image = [], [], []
         for image in (_as_picture(image) for image in make_flat_list_of_images(images)):
             tiling = plan_tiling(Size(*image.size), spec)
-            tiles = crop_tiles(image, tiling, pad_colour(mean), self.resample)  # uint8 [tiles, 3, S, S]
+            tiles = crop_tiles(image, tiling, padding_colour(mean), self.resample)  # uint8 [tiles, 3, S, S]
             pixels.append(normalize(tiles, mean, std))
             tiles_per_image.append(tiling.tiles)
             tokens_per_image.append(tiling.tokens)
