@@ -1,0 +1,36 @@
+"""finetune: stage 2 (Sec. 4, Table 8): everything learns, the tower's lower layers more slowly.
+
+bluelm finetune runs/stage1 --data runs/corpus --recipe tiny/finetune.yaml --out runs/stage2
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.artifacts.events import Events
+from stages.workshop.training.machine import Machine
+from stages.workshop.training.plan import TrainPlan, plan_stage
+from stages.workshop.training.recipe import FinetuneRecipe
+from stages.workshop.training.sources import FromCheckpoint
+from stages.workshop.training.stage import StageInputs, TrainResult, run_stage
+
+FinetuneConfig = FinetuneRecipe
+
+
+def plan(config: FinetuneConfig, inputs: StageInputs) -> TrainPlan:
+    """What would be trained, how fast, and what it would take; trains nothing."""
+    return plan_stage(config, inputs)
+
+
+def run(config: FinetuneConfig, inputs: StageInputs, out: Path, force: bool = False) -> Events[TrainResult]:
+    """Trains stage 2 and writes a checkpoint.
+
+    Raises:
+        BluelmError: see `run_stage`.
+    """
+    yield from run_stage(config, inputs, out, force)
+
+
+def inputs(checkpoint: Path, data: Path, *, tiles: Path | None = None, machine: Machine | None = None) -> StageInputs:
+    """The stage's inputs."""
+    return StageInputs("finetune", FromCheckpoint(checkpoint), data, tiles, machine or Machine())

@@ -1,0 +1,69 @@
+"""pretrain: stage 1 (Sec. 4, Table 7): the connector learns to speak to the language model.
+
+bluelm pretrain --data runs/corpus --preset tiny --recipe tiny/pretrain.yaml --out runs/stage1
+bluelm pretrain --data runs/corpus --from runs/adopted --out runs/stage1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stages.artifacts.errors import UsageError
+from stages.artifacts.events import Events
+from stages.workshop.training.machine import Machine
+from stages.workshop.training.parts import FromParts
+from stages.workshop.training.plan import TrainPlan, plan_stage
+from stages.workshop.training.recipe import PretrainRecipe
+from stages.workshop.training.sources import FreshPreset, FromCheckpoint, Source
+from stages.workshop.training.stage import StageInputs, TrainResult, run_stage
+
+PretrainConfig = PretrainRecipe
+
+
+def plan(config: PretrainConfig, inputs: StageInputs) -> TrainPlan:
+    """What would be trained, how fast, and what it would take; trains nothing."""
+    return plan_stage(config, inputs)
+
+
+def run(config: PretrainConfig, inputs: StageInputs, out: Path, force: bool = False) -> Events[TrainResult]:
+    """Trains stage 1 and writes a checkpoint.
+
+    Raises:
+        BluelmError: see `run_stage`.
+    """
+    yield from run_stage(config, inputs, out, force)
+
+
+def inputs(
+    config: PretrainConfig,
+    data: Path,
+    *,
+    checkpoint: Path | None = None,
+    vision: Path | None = None,
+    llm: Path | None = None,
+    tiles: Path | None = None,
+    machine: Machine | None = None,
+) -> StageInputs:
+    """The stage's inputs: a checkpoint, or a tower and a language model, or else the recipe's preset.
+
+    Raises:
+        UsageError: none of them, or a mixture.
+    """
+    return StageInputs("pretrain", _source(config, checkpoint, vision, llm), data, tiles, machine or Machine())
+
+
+def _source(config: PretrainConfig, checkpoint: Path | None, vision: Path | None, llm: Path | None) -> Source:
+    parts = vision is not None or llm is not None
+    if checkpoint is not None and not parts and config.preset is None:
+        return FromCheckpoint(checkpoint)
+    if checkpoint is None and vision is not None and llm is not None and config.preset is None:
+        return FromParts(vision, llm)
+    if checkpoint is None and not parts and config.preset is not None:
+        return FreshPreset(config.preset)
+    given = {"--from": checkpoint, "--vision": vision, "--llm": llm, "preset": config.preset}
+    names = " and ".join(name for name, value in given.items() if value is not None) or "none of them"
+    raise UsageError(
+        f"A model to start from: {names} given.",
+        "It is a checkpoint, or a tower with a language model, or a preset with random weights.",
+        "Give --from CHECKPOINT, or --vision and --llm, or --preset NAME; --set preset=null drops a recipe's preset.",
+    )

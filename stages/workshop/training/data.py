@@ -1,0 +1,128 @@
+"""From a corpus folder to samples: conversations read, pictures measured, everything tokenized, all of it checked."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.errors import BluelmError, DataError, RecipeError, raise_all
+from stages.artifacts.events import Notice, Progress
+from stages.workshop.training.pictures import CutTiles, StoredTiles, TileSource, count_tiles
+from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.samples import Conversation, Sample, SampleBuilder, SampleReport
+from stages.workshop.training.sources import Outline
+from stages.workshop.training.stream import Told
+
+TRAIN_FILE = "train.json"
+_MEGABYTE = 10**6
+_PROGRESS_EVERY = 500
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All there is to learn: samples, where their tiles come from, and what became of the corpus."""
+
+    samples: Sequence[Sample]
+    tiles: TileSource
+    report: SampleReport
+
+
+def texts_of(conversations: Iterable[Conversation]) -> Iterator[str]:
+    """Every text of the conversations, for a tokenizer to learn from."""
+    for conversation in conversations:
+        for message in conversation.messages:
+            content = message["content"]
+            if isinstance(content, str):
+                yield content
+            else:
+                yield from (part["text"] for part in content if part["type"] == "text")
+
+
+def prepare(
+    conversations: Sequence[Conversation], outline: Outline, recipe: TrainRecipe, tiles: Path | None
+) -> Generator[Told, None, Prepared]:
+    """Measures all pictures and tokenizes all conversations.
+
+    Raises:
+        DataError: no conversation is left, or pictures are missing or broken (all of them together).
+        RecipeError: the sequences are longer than the model's positions.
+    """
+    check_positions(outline, recipe)
+    processor = outline.processor
+    # The checkpoint keeps the tiling it is trained with.
+    spec = recipe.tiling.spec(processor.image_processor.spec)
+    processor.image_processor.tiling = spec.model_dump(mode="json")
+    source: TileSource
+    if tiles is None:
+        source = CutTiles(processor.image_processor, spec, recipe.execution.picture_memory_mb * _MEGABYTE)
+    else:
+        source = StoredTiles(tiles, spec)
+    pictures = list(dict.fromkeys(picture for row in conversations for picture in row.pictures))
+    counts, problems = count_tiles(source, pictures)
+    _raise_broken(problems)
+    builder = SampleBuilder(processor.prompts, spec.tokens_per_tile, recipe.sequence_length)
+    samples: list[Sample] = []
+    for index, row in enumerate(conversations):
+        if index % _PROGRESS_EVERY == 0:
+            yield Progress("reading conversations", index, len(conversations), "conversations")
+        sample = builder.build(row, [counts[picture] for picture in row.pictures])
+        if sample is not None:
+            samples.append(sample)
+    for line in builder.report.warnings(recipe.sequence_length):
+        yield Notice(line, "warning")
+    if not samples:
+        raise DataError(
+            "No conversation is left to learn from.",
+            f"All {len(conversations)} are too long or hold no answer.",
+            "Raise sequence_length, allow fewer tiles, or check the corpus.",
+        )
+    return Prepared(samples, source, builder.report)
+
+
+def check_positions(outline: Outline, recipe: TrainRecipe) -> None:
+    """Sequences must fit the language model's positions.
+
+    Raises:
+        RecipeError: they do not.
+    """
+    positions = getattr(outline.config.text_config, "max_position_embeddings", None)
+    if positions is not None and recipe.sequence_length > positions:
+        raise RecipeError(
+            f"sequence_length is {recipe.sequence_length}, the language model has {positions} positions.",
+            "Tokens beyond them mean nothing to it.",
+            f"Set sequence_length to {positions} or less.",
+        )
+
+
+def _raise_broken(problems: Sequence[BluelmError]) -> None:
+    """Raises what is wrong with pictures: the first few one by one, the others as a count."""
+    shown = list(problems[:_NAMED])
+    if len(problems) > _NAMED:
+        more = len(problems) - _NAMED
+        shown.append(DataError(f"{more} more pictures.", "They cannot be used either.", "Mend or drop their rows."))
+    raise_all(shown)
+
+
+def read_conversations(corpus: Path) -> list[Conversation]:
+    """Interim reader."""
+    import json
+
+    rows = json.loads((corpus / TRAIN_FILE).read_text(encoding="utf-8"))
+    found = []
+    for row in rows:
+        names = row.get("image") or []
+        names = [names] if isinstance(names, str) else names
+        messages = []
+        for turn in row["conversations"]:
+            pieces = turn["value"].split("<image>")
+            content: list[dict[str, str]] = []
+            for number, piece in enumerate(pieces):
+                if number:
+                    content.append({"type": "image"})
+                if piece.strip():
+                    content.append({"type": "text", "text": piece.strip("\n")})
+            messages.append({"role": "user" if turn["from"] == "human" else "assistant", "content": content})
+        found.append(Conversation(str(row["id"]), messages, tuple(corpus / name for name in names)))
+    return found

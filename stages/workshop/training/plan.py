@@ -1,0 +1,119 @@
+"""What a stage would do: parameters, learning rates, steps, tokens, memory. Reads headers and a few samples only."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from stages.workshop.training.data import Prepared, prepare, read_conversations, texts_of
+from stages.workshop.training.machine import check_machine, samples_per_device
+from stages.workshop.training.memory import MemoryEstimate, estimate_memory
+from stages.workshop.training.parameters import GroupPlan, count_by_part, group, plan_parameters
+from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.stage import StageInputs
+from stages.workshop.training.stream import Told
+
+_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A resolved stage.
+
+    Attributes:
+        stage: its name.
+        recipe: every value.
+        parts: per part of the model, parameters and how many of them learn.
+        groups: the optimizer's groups.
+        conversations: in the corpus.
+        tokens_per_sample, tiles_per_sample: means over the first samples.
+        samples_per_device: per pass.
+        processes: that train together.
+        memory: on one device.
+    """
+
+    stage: str
+    recipe: TrainRecipe
+    parts: dict[str, dict[str, int]]
+    groups: tuple[GroupPlan, ...]
+    conversations: int
+    tokens_per_sample: float
+    tiles_per_sample: float
+    samples_per_device: int
+    processes: int
+    memory: MemoryEstimate
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        batch = self.recipe.global_batch
+        return {
+            "stage": self.stage,
+            "parts": self.parts,
+            "groups": [
+                {
+                    "learning_rate": found.learning_rate,
+                    "weight_decay": found.weight_decay,
+                    "tensors": len(found.names),
+                    "parameters": found.count,
+                }
+                for found in self.groups
+            ],
+            "steps": self.recipe.steps,
+            "global_batch": batch,
+            "samples_per_device": self.samples_per_device,
+            "accumulation": self.recipe.accumulation,
+            "processes": self.processes,
+            "conversations": self.conversations,
+            "passes_over_the_data": self.recipe.steps * batch / self.conversations,
+            "tokens_per_step": round(batch * self.tokens_per_sample),
+            "tiles_per_step": round(batch * self.tiles_per_sample),
+            "memory": self.memory.as_dict(),
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+
+
+def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
+    """Resolves a stage without loading weights.
+
+    Raises:
+        BluelmError: whatever would stop the stage before its first step.
+    """
+    check_machine(recipe, inputs.machine)
+    inputs.spec(recipe)
+    conversations = read_conversations(inputs.data)
+    outline = inputs.source.outline(texts_of(conversations))
+    plans = plan_parameters(outline.shapes(), recipe)
+    report = _drain(prepare(conversations[:_SAMPLES], outline, recipe, inputs.tiles)).report
+    samples = samples_per_device(recipe, inputs.machine)
+    tokens, tiles = report.tokens / report.samples, report.tiles / report.samples
+    return TrainPlan(
+        stage=inputs.stage,
+        recipe=recipe,
+        parts=count_by_part(plans),
+        groups=group(plans),
+        conversations=len(conversations),
+        tokens_per_sample=tokens,
+        tiles_per_sample=tiles,
+        samples_per_device=samples,
+        processes=inputs.machine.processes,
+        memory=estimate_memory(
+            plans,
+            outline.config,
+            samples=samples,
+            tiles=tiles,
+            tokens=tokens,
+            number_bytes=2 if recipe.dtype == "bfloat16" else 4,
+            checkpointing=recipe.execution.activation_checkpointing,
+        ),
+    )
+
+
+def _drain(events: Generator[Told, None, Prepared]) -> Prepared:
+    """The value of a generator, its events dropped."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            prepared: Prepared = end.value
+            return prepared

@@ -1,0 +1,158 @@
+"""A training stage from end to end: data and model in, a checkpoint out. `pretrain` and `finetune` differ in recipes.
+
+corpus ──> conversations ──> samples ─┐
+source ──> outline ──> model ─────────┴──> StageTrainer ──> weights + training.json
+                                                │
+                                   <partial folder>/.states   (what a resume starts from; never in the artifact)
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.artifacts.events import Events, Finished, Notice
+from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
+from stages.artifacts.manifest import Manifest, parent_of
+from stages.workshop.model.checkpoint import save_checkpoint
+from stages.workshop.training.curve import LossCurve, read_curve
+from stages.workshop.training.data import Prepared, prepare, read_conversations, texts_of
+from stages.workshop.training.machine import Machine, check_machine
+from stages.workshop.training.parameters import group, plan_parameters
+from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.samples import Conversation
+from stages.workshop.training.session import train
+from stages.workshop.training.sources import Outline, Source
+from stages.workshop.training.stream import Told
+
+STATES = ".states"
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """What a stage works on.
+
+    Attributes:
+        stage: `pretrain` or `finetune`.
+        source: the model.
+        data: a corpus.
+        tiles: its pictures already tiled, or None to cut them here.
+        machine: where it runs.
+    """
+
+    stage: str
+    source: Source
+    data: Path
+    tiles: Path | None
+    machine: Machine
+
+    def spec(self, recipe: TrainRecipe) -> ArtifactSpec:
+        """What is made of this: how the machine goes about it is no part of it.
+
+        Raises:
+            ArtifactError: an input is missing or of another kind.
+        """
+        folders = [open_artifact(self.data, "corpus").path]
+        if self.tiles is not None:
+            folders.append(open_artifact(self.tiles, "tiles").path)
+        return ArtifactSpec(
+            kind="checkpoint",
+            stage=self.stage,
+            config=recipe.model_dump(mode="json", exclude={"execution"}),
+            seed=recipe.seed,
+            parents=(*self.source.parents(), *map(parent_of, folders)),
+        )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained checkpoint. Rates are None where nothing was run because it is up to date."""
+
+    path: Path
+    digest: str
+    metrics: dict[str, Any]
+    up_to_date: bool
+    seconds: float | None = None
+    samples_per_s: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "path": self.path.as_posix(),
+            "digest": self.digest,
+            **self.metrics,
+            "up_to_date": self.up_to_date,
+            "seconds": self.seconds,
+            "samples_per_s": self.samples_per_s,
+        }
+
+
+def run_stage(recipe: TrainRecipe, inputs: StageInputs, out: Path, force: bool = False) -> Events[TrainResult]:
+    """Trains and writes a checkpoint; the same call goes on from the newest state after an interruption.
+
+    Raises:
+        BluelmError: bad inputs, no memory, a loss that is no number.
+    """
+    check_machine(recipe, inputs.machine)
+    spec = inputs.spec(recipe)
+    done = up_to_date(out, spec, force=force)
+    if done is not None:
+        yield Notice(f"{out} is up to date")
+        yield Finished(_result(out, done, up_to_date=True))
+        return
+    conversations = read_conversations(inputs.data)
+    started = time.perf_counter()
+    with create(out, spec, force=force, resumable=True) as draft:
+        samples_seen = yield from _fill(draft, recipe, inputs, conversations)
+        seconds = time.perf_counter() - started
+        rate = samples_seen / seconds if samples_seen else None
+        draft.run.update(seconds_training=round(seconds, 3), samples_per_s=rate, device=inputs.machine.name)
+    made = open_artifact(out, "checkpoint").manifest
+    if made is None:
+        raise RuntimeError(f"{out} was written without a manifest")
+    yield Finished(_result(out, made, up_to_date=False, seconds=round(seconds, 3), samples_per_s=rate))
+
+
+def _fill(
+    draft: Draft, recipe: TrainRecipe, inputs: StageInputs, conversations: Sequence[Conversation]
+) -> Generator[Told, None, int]:
+    """Trains into the draft; returns how many samples this run has seen."""
+    outline = inputs.source.outline(texts_of(conversations))
+    shapes = outline.shapes()
+    plans = plan_parameters(shapes, recipe)
+    prepared = yield from prepare(conversations, outline, recipe, inputs.tiles)
+    states = draft.path / STATES
+    curve = read_curve(draft.path) if draft.resumed else None
+    seen = 0
+    if curve is None:
+        curve, seen = yield from _train(draft, recipe, inputs, outline, prepared, states)
+    # The curve is written last: where it stands, the weights beside it are whole.
+    shutil.rmtree(states, ignore_errors=True)
+    draft.metrics.update(
+        steps=recipe.steps,
+        loss_first=curve.first,
+        loss_last=curve.last,
+        parameters=sum(plan.count for plan in plans),
+        trained_parameters=sum(plan.count for plan in plans if plan.trained),
+        data=prepared.report.as_dict(),
+    )
+    return seen
+
+
+def _train(
+    draft: Draft, recipe: TrainRecipe, inputs: StageInputs, outline: Outline, prepared: Prepared, states: Path
+) -> Generator[Told, None, tuple[LossCurve, int]]:
+    model = inputs.source.load(outline, recipe.seed)
+    groups = group(plan_parameters({name: tuple(p.shape) for name, p in model.named_parameters()}, recipe))
+    outcome = yield from train(model, outline.processor, prepared, groups, recipe, inputs.machine, states)
+    save_checkpoint(model, outline.processor, draft.path)
+    outcome.curve.write(draft.path)
+    return outcome.curve, outcome.steps * recipe.global_batch
+
+
+def _result(out: Path, manifest: Manifest, *, up_to_date: bool, **rates: float | None) -> TrainResult:
+    return TrainResult(out, manifest.digest, manifest.metrics, up_to_date, **rates)
