@@ -173,13 +173,13 @@ def _unidentified(source: Path | io.BytesIO, name: str) -> ImageError:
         return ImageError(f"{name} is empty (0 bytes).", "There is no picture in it.", "Get the file again.")
     return ImageError(
         f"{name} is not a picture that can be read.",
-        "Its first bytes belong to no known picture format, or its header is broken.",
-        f"Convert it to {_READABLE}.",
+        "It has an unknown format, a rare variant of one, or a broken header.",
+        f"If a viewer shows it, save it from there as {_READABLE}.",
     )
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    deep_colour = bool(image.tile) and "16B" in str(image.tile[0][3])
+    deep_colour = image.format == "PNG" and "16B" in str(getattr(image, "tile", ""))
     image.load()
     transparent = image.info.get("transparency")
     if deep_colour and image.mode == "RGB" and isinstance(transparent, tuple):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from stages.artifacts.errors import UsageError
-from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.spec import Resample, TilingSpec
 
 DEFAULT_PRESET = "bluelm-v-3b"
 
@@ -17,16 +17,18 @@ DEFAULT_PRESET = "bluelm-v-3b"
 class ImagingPreset:
     """Pictures as one model takes them.
 
-    `tiling.tokens_per_tile` follows from the side and the patch: a tile has (side // patch)² patches, and the
-    downsampler makes one token of each 2×2 of them, odd sides padded. Mean and deviation are per RGB channel, of values
-    in 0…1. `resample` is Pillow's name of the filter.
+    Mean and deviation are per RGB channel, of values in 0…1; `resample` is Pillow's name of the filter.
     """
 
     tiling: TilingSpec
     patch_size: int
     image_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    resample: str = "bicubic"
+    resample: Resample = "bicubic"
+
+    def tokens_for(self, side: int) -> int:
+        """Image tokens of a tile of this side: (side // patch)² patches, one token for each 2×2, odd sides padded."""
+        return ((side // self.patch_size + 1) // 2) ** 2
 
 
 IMAGING_PRESETS: Mapping[str, ImagingPreset] = MappingProxyType(

@@ -31,7 +31,7 @@ def _llava_next(size: Size, spec: TilingSpec) -> Grid:
 
 
 def _internvl(size: Size, spec: TilingSpec) -> Grid:
-    """InternVL knows no box of grids, only a number of tiles: a box counts as the tiles it holds (3×3 as 9, Sec. 5.1)."""
+    """InternVL bounds the number of tiles alone: a box counts as the tiles it holds (3×3 as 9, Sec. 5.1)."""
     return choose_internvl(size, internvl_grids(spec.tile_budget), spec.tile_size)
 
 

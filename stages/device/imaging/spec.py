@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 RuleName = Literal["relaxed", "llava-next", "internvl-1.5"]
+Resample = Literal["bicubic", "bilinear", "lanczos", "nearest"]
+Alpha = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+GridSide = Annotated[int, Field(ge=1, le=64)]
+TileBudget = Annotated[int, Field(ge=1, le=4096)]
+Count = Annotated[int, Field(ge=1)]
 PAPER_ALPHA = 0.1
 
 
@@ -20,18 +25,12 @@ class TilingSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rule: RuleName = "relaxed"
-    alpha: float = Field(default=PAPER_ALPHA, ge=0, lt=1)
-    max_cols: int = Field(default=4, ge=1, le=64)
-    max_rows: int = Field(default=4, ge=1, le=64)
-    max_tiles: int | None = Field(default=None, ge=1, le=4096)
-    tile_size: int = Field(default=384, ge=1)
-    tokens_per_tile: int = Field(default=196, ge=1)
-
-    @model_validator(mode="after")
-    def _finite(self) -> TilingSpec:
-        if self.alpha != self.alpha:
-            raise ValueError("alpha must be a number")
-        return self
+    alpha: Alpha = PAPER_ALPHA
+    max_cols: GridSide = 4
+    max_rows: GridSide = 4
+    max_tiles: TileBudget | None = None
+    tile_size: Count = 384
+    tokens_per_tile: Count = 196
 
     @property
     def tile_budget(self) -> int:

@@ -1,0 +1,79 @@
+"""What is wrong with the flags that say how to tile, found before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from stages.artifacts.errors import BluelmError, UsageError
+
+
+def flag_problems(flags: Mapping[str, Any], max_grid: str | None) -> list[BluelmError]:
+    """What is wrong with the flags of a tiling command (None: not given), said in the flags' names."""
+    from stages.device.imaging.presets import IMAGING_PRESETS
+    from stages.device.imaging.spec import RuleName
+
+    found = [
+        _unknown("--rule", flags["rule"], list(get_args(RuleName))),
+        _unknown("--preset", flags["preset"], list(IMAGING_PRESETS)),
+        _outside("--alpha", flags["alpha"]),
+        _few("--max-tiles", flags["max_tiles"]),
+        _no_grid(max_grid),
+        _both(flags["max_tiles"], max_grid),
+    ]
+    return [problem for problem in found if problem is not None]
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """Columns and rows of `4x4` (also `4X4`, `4×4`, `4:4`); 0 and 0 where it is no grid of sides from 1 to 64."""
+    match = re.fullmatch(r"\s*(\d{1,2})\s*[xX×:]\s*(\d{1,2})\s*", text, flags=re.ASCII)
+    cols, rows = (int(match[1]), int(match[2])) if match else (0, 0)
+    return (cols, rows) if 1 <= cols <= 64 and 1 <= rows <= 64 else (0, 0)
+
+
+def _unknown(flag: str, value: str | None, known: list[str]) -> BluelmError | None:
+    if value is None or value in known:
+        return None
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return UsageError(
+        f"{flag} {value!r} is not known.", "Nothing of that name is built in.", f"{hint}Known: {', '.join(known)}."
+    )
+
+
+def _outside(flag: str, value: float | None) -> BluelmError | None:
+    if value is None or 0 <= value < 1:
+        return None
+    return UsageError(
+        f"{flag} {value:g} is not a share from 0 to below 1.",
+        "It is the part of the effective resolution that a leaner canvas may lose.",
+        f"Use {flag} alone for the paper's 0.1, or a number like {flag} 0.2.",
+    )
+
+
+def _few(flag: str, value: int | None) -> BluelmError | None:
+    if value is None or 1 <= value <= 4096:
+        return None
+    return UsageError(
+        f"{flag} {value} is not a number of tiles from 1 to 4096.", "It bounds the grids.", f"Use {flag} 9, say."
+    )
+
+
+def _no_grid(max_grid: str | None) -> BluelmError | None:
+    if max_grid is None or parse_grid(max_grid) != (0, 0):
+        return None
+    return UsageError(
+        f"--max-grid {max_grid!r} is not a grid.",
+        "It is the most columns and rows, each from 1 to 64.",
+        "Write it like --max-grid 4x4.",
+    )
+
+
+def _both(max_tiles: int | None, max_grid: str | None) -> BluelmError | None:
+    if max_tiles is None or max_grid is None:
+        return None
+    return UsageError(
+        "--max-grid and --max-tiles were both given.", "Each alone says which grids may be chosen.", "Give one of them."
+    )

@@ -1,0 +1,113 @@
+"""Which pictures an input names: a picture, a folder of them, a LLaVA JSON, or a corpus folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stages.artifacts.errors import BluelmError, DataError, ImageError, raise_all
+
+# What a folder is searched for; a picture named by itself may have any name.
+PICTURE_SUFFIXES = frozenset(
+    {
+        *(".apng", ".avif", ".bmp", ".gif", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+    }
+)
+_CORPUS_FILES = ("train.json", "heldout.json")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to read. `name` is its path inside the input that named it, the same on every machine."""
+
+    path: Path
+    name: str
+
+
+def list_pictures(inputs: Sequence[Path]) -> list[Picture]:
+    """All pictures the inputs name, in order; each file once per input.
+
+    Raises:
+        DataError: a JSON that is not LLaVA's, or names pictures outside its folder.
+        ImageError: an input that does not exist, or a folder without pictures; all problems together.
+    """
+    pictures: list[Picture] = []
+    problems: list[BluelmError] = []
+    for path in inputs:
+        try:
+            pictures += _pictures_of(path)
+        except BluelmError as error:
+            problems.append(error)
+    raise_all(problems)
+    return pictures
+
+
+def _pictures_of(path: Path) -> list[Picture]:
+    if path.is_dir():
+        corpus = [path / name for name in _CORPUS_FILES if (path / name).is_file()]
+        return _unique(item for file in corpus for item in _in_json(file)) if corpus else _in_folder(path)
+    if path.suffix.lower() == ".json" and path.is_file():
+        return _unique(_in_json(path))
+    return [Picture(path, path.name)]
+
+
+def _in_folder(folder: Path) -> list[Picture]:
+    """Pictures below a folder by their suffix, sorted by name; hidden ones are left out."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.suffix.lower() in PICTURE_SUFFIXES and not hidden and path.is_file():
+            found.append(Picture(path, inside.as_posix()))
+    if not found:
+        raise ImageError(
+            f"{folder} holds no pictures.",
+            f"It was searched, with its folders, for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+            "Name a folder with pictures, or the pictures themselves.",
+        )
+    return found
+
+
+def _in_json(file: Path) -> list[Picture]:
+    """The pictures of a LLaVA JSON's rows, in order of first use; rows without a picture are text."""
+    names: list[str] = []
+    for number, row in enumerate(_rows(file)):
+        image = row.get("image") if isinstance(row, dict) else None
+        named = image if isinstance(image, list) else [] if image is None else [image]
+        if not isinstance(row, dict) or not all(isinstance(name, str) and name for name in named):
+            raise DataError(
+                f"{file}: row {number} is not LLaVA's: its image is {image!r}.",
+                "Its picture cannot be found.",
+                'Write rows like {"id": …, "image": "images/1.png", "conversations": […]}.',
+            )
+        names += named
+    outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+    if outside:
+        raise DataError(
+            f"{file} names {outside[0]!r}, which lies outside its folder.",
+            "A data file may only reach the pictures beside it.",
+            "Put the JSON above its pictures and make the paths relative to it.",
+        )
+    return [Picture(file.parent / name, name) for name in dict.fromkeys(names)]
+
+
+def _rows(file: Path) -> list[Any]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}.", "It lists the pictures.", "Check the file.") from error
+    if not isinstance(rows, list):
+        raise DataError(
+            f"{file} holds a {type(rows).__name__}, not a list of rows.",
+            "LLaVA's data are one list of conversations.",
+            "Name a LLaVA JSON, pictures, or a folder of pictures.",
+        )
+    return rows
+
+
+def _unique(pictures: Iterable[Picture]) -> list[Picture]:
+    return list({picture.path: picture for picture in pictures}.values())

@@ -1,0 +1,221 @@
+"""`bluelm tile`: decide how pictures are cut into tiles (Sec. 3.2), show the decisions, write the tiles.
+
+Without an output folder only the decisions are made. The pixels are decoded all the same, since a decision about a
+broken picture would be worth nothing; `plan` reads headers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stages.artifacts.digest import digest_file, digest_json
+from stages.artifacts.errors import BluelmError
+from stages.artifacts.events import Events, Finished, Notice, Progress
+from stages.artifacts.folder import ArtifactSpec, create, up_to_date
+from stages.artifacts.manifest import MANIFEST_FILE, Parent, parent_of
+from stages.artifacts.recipes import RecipeModel
+from stages.device.imaging.crop import padding_colour
+from stages.device.imaging.decisions import Decision, decide
+from stages.device.imaging.geometry import Size
+from stages.device.imaging.loading import check_image, read_size
+from stages.device.imaging.presets import DEFAULT_PRESET, imaging_preset
+from stages.device.imaging.reading import completed, make_all
+from stages.device.imaging.sources import Picture, list_pictures
+from stages.device.imaging.spec import Alpha, Count, GridSide, Resample, RuleName, TileBudget, TilingSpec
+from stages.device.imaging.writing import Cutting, draw_previews, write_tiles
+
+_ALPHA_ZERO = (
+    "alpha 0 is not LLaVA-NeXT's rule: a leaner canvas can then never win, so the first and largest candidate stays "
+    "wherever it is large enough. Use --rule llava-next for that."
+)
+
+Made = TypeVar("Made")
+Steps = Generator[Progress | Notice, None, Made]
+
+
+class TileConfig(RecipeModel):
+    """How to tile. What is None comes from the preset."""
+
+    preset: str = DEFAULT_PRESET
+    rule: RuleName | None = None
+    alpha: Alpha | None = None
+    max_cols: GridSide | None = None
+    max_rows: GridSide | None = None
+    max_tiles: TileBudget | None = None
+    tile_size: Count | None = None
+    tokens_per_tile: Count | None = None
+    image_mean: tuple[float, float, float] | None = None
+    resample: Resample | None = None
+    preview: bool = False
+
+    def resolved(self) -> TileConfig:
+        """The same with every value in its place, as the manifest records it.
+
+        Raises:
+            UsageError: there is no such preset.
+        """
+        preset = imaging_preset(self.preset)
+        usual = {**preset.tiling.model_dump(), "image_mean": preset.image_mean, "resample": preset.resample}
+        if self.tile_size is not None:
+            usual["tokens_per_tile"] = preset.tokens_for(self.tile_size)
+        return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
+
+    def warnings(self, compare: bool) -> list[str]:
+        """What a user of this configuration should know."""
+        relaxed = compare or self.resolved().rule == "relaxed"
+        return [_ALPHA_ZERO] if relaxed and self.resolved().alpha == 0 else []
+
+    @property
+    def spec(self) -> TilingSpec:
+        """The tiling it asks for."""
+        resolved = self.resolved()
+        return TilingSpec(**{key: getattr(resolved, key) for key in TilingSpec.model_fields})
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """The decisions about all pictures, and the folder the tiles were (or would be) written to."""
+
+    images: tuple[Decision, ...]
+    config: TileConfig
+    out: Path | None
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the chosen rule, thumbnails included."""
+        return sum(image.tiling.tiles for image in self.images)
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens of the chosen rule."""
+        return sum(image.tiling.tokens for image in self.images)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tiles as uint8."""
+        return self.tiles * 3 * self.config.spec.tile_size**2
+
+    def as_dict(self) -> dict[str, Any]:
+        """`{"images": […], "tiles", "tokens", "bytes", "out", "config"}`."""
+        return {
+            "images": [image.as_dict() for image in self.images],
+            "tiles": self.tiles,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "out": str(self.out) if self.out is not None else None,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
+def plan(config: TileConfig, inputs: Sequence[Path], *, out: Path | None = None, compare: bool = False) -> TileResult:
+    """The decisions from the pictures' headers alone; nothing is decoded or written.
+
+    Args:
+        config: how to tile.
+        inputs: pictures, folders of pictures, LLaVA JSON files or corpus folders.
+        out: where the tiles would go.
+        compare: decide by every rule, not only the chosen one.
+
+    Raises:
+        BluelmError: inputs that cannot be used, all of them together.
+    """
+    pictures = list_pictures(inputs)
+    sizes = completed(make_all("reading", lambda picture: read_size(picture.path), pictures))
+    return _decide(config.resolved(), pictures, sizes, out, compare)
+
+
+def run(
+    config: TileConfig,
+    inputs: Sequence[Path],
+    *,
+    out: Path | None = None,
+    preview_to: Path | None = None,
+    compare: bool = False,
+    force: bool = False,
+    threads: int | None = None,
+) -> Events[TileResult]:
+    """Decides, and writes what was asked for: a `tiles` artifact, drawings, or nothing.
+
+    Args:
+        config: how to tile; with `preview` the artifact holds a drawing of each picture.
+        inputs: as for `plan`.
+        out: the artifact folder.
+        preview_to: a folder for drawings outside the artifact, one per picture and rule.
+        compare: decide by every rule, not only the chosen one.
+        force: replace an artifact that differs.
+        threads: of decoding and scaling; all cores when None.
+
+    Raises:
+        BluelmError: pictures or inputs that cannot be used, all of them together; something else lies at `out`.
+    """
+    config = config.resolved()
+    pictures = list_pictures(inputs)
+    for text in config.warnings(compare):
+        yield Notice(text, "warning")
+    if out is None:
+        sizes = yield from make_all("checking", lambda picture: check_image(picture.path), pictures, threads)
+        result = _decide(config, pictures, sizes, None, compare)
+    else:
+        result = yield from _tile_into(out, config, inputs, pictures, compare, force, threads)
+    if preview_to is not None:
+        drawn = yield from draw_previews(preview_to, result.images, threads)
+        result = replace(result, images=tuple(drawn))
+    yield Finished(result)
+
+
+def _decide(
+    config: TileConfig, pictures: Sequence[Picture], sizes: Sequence[Size], out: Path | None, compare: bool
+) -> TileResult:
+    spec = config.spec
+    decisions = (decide(picture, size, spec, compare) for picture, size in zip(pictures, sizes, strict=True))
+    return TileResult(tuple(decisions), config, out)
+
+
+def _tile_into(
+    out: Path,
+    config: TileConfig,
+    inputs: Sequence[Path],
+    pictures: Sequence[Picture],
+    compare: bool,
+    force: bool,
+    threads: int | None,
+) -> Steps[TileResult]:
+    """Writes the artifact, unless the same one is there."""
+    scanned = yield from _scan(pictures, threads)
+    result = _decide(config, pictures, [size for size, _ in scanned], out, compare)
+    digests = [digest for _, digest in scanned]
+    by_path = {picture.path: digest for picture, digest in zip(pictures, digests, strict=True)}
+    parents = tuple(_parent(path, by_path) for path in inputs)
+    spec = ArtifactSpec("tiles", "tile", config.model_dump(mode="json"), parents=parents)
+    if up_to_date(out, spec, force=force) is not None:
+        yield Notice(f"{out} is up to date")
+        return result
+    cutting = Cutting(config.spec, padding_colour(config.image_mean or ()), config.resample or "bicubic")
+    with create(out, spec, force=force) as draft:
+        yield from write_tiles(draft.path, result.images, digests, cutting, config.preview, threads)
+        draft.metrics.update(pictures=len(pictures), tiles=result.tiles, tokens=result.tokens)
+    return result
+
+
+def _scan(pictures: Sequence[Picture], threads: int | None) -> Steps[list[tuple[Size, str]]]:
+    """Size and digest of every picture. Where a header is broken, all are decoded, to report every broken one."""
+
+    def scan(picture: Picture) -> tuple[Size, str]:
+        return read_size(picture.path), digest_file(picture.path)
+
+    try:
+        return (yield from make_all("reading", scan, pictures, threads))
+    except BluelmError:
+        yield from make_all("checking", lambda picture: check_image(picture.path), pictures, threads)
+        raise
+
+
+def _parent(path: Path, digests: Mapping[Path, str]) -> Parent:
+    """An input's digest: an artifact's own; elsewhere that of the pictures it names, whatever else lies beside them."""
+    if (path / MANIFEST_FILE).is_file():
+        return parent_of(path)
+    named = [[picture.name, digests[picture.path]] for picture in list_pictures([path])]
+    return Parent(path=path.as_posix(), digest=digest_json(named))
