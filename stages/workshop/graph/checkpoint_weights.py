@@ -6,28 +6,25 @@ export (embedding, tied head) is rounded here, by the contract's numerics.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from stages.artifacts.errors import ModelError
+from stages.device.contract.kv_scales import KvScales
+from stages.workshop.graph.json_file import read_json
 from stages.workshop.graph.linear import Floats, Linear
-from stages.workshop.quant import packed, quantization_config
-from stages.workshop.quant.policy import Scheme
+from stages.workshop.quant import quantization_config
+from stages.workshop.quant.packed import PACKED, Quantized, round_to_nearest
+from stages.workshop.quant.policy import FLOAT, Scheme
 from stages.workshop.quant.quantization_config import OwnKeys
-from stages.workshop.quant.tensor_files import TensorFolder
+from stages.workshop.quant.quantized_folder import QuantizedFolder
+from stages.workshop.quant.tensor_files import TensorFolder, TensorInfo
 
 EMBEDDING, HEAD = "language_model.model.embed_tokens", "language_model.lm_head"
 
 
 class CheckpointWeights:
-    """The weights of a folder.
-
-    Attributes:
-        own: what `bluelm quantize` noted about the folder; defaults for a float checkpoint.
-        quantized: whether some of its Linears are packed.
-    """
+    """The weights of a folder, float or quantized."""
 
     def __init__(self, folder: Path, at_export: Mapping[str, Scheme] | None = None) -> None:
         """Reads the configuration and the headers.
@@ -40,55 +37,75 @@ class CheckpointWeights:
             ModelError: no safetensors, damaged ones, or a quantization other than `bluelm quantize`'s.
         """
         self.folder = folder
-        self._tensors = TensorFolder(folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.quantized = "quantization_config" in config
-        self._groups: dict[str, Any] = {}
-        self.own = OwnKeys(kv="float")
-        if self.quantized:
-            self._groups, self.own = quantization_config.read(config, str(folder / "config.json"))
-        self._at_export = {**self.own.at_export, **(at_export or {})}
+        quantized = "quantization_config" in read_json(folder / "config.json")
+        self._quantized = QuantizedFolder(folder) if quantized else None
+        self._tensors = self._quantized.tensors if self._quantized else TensorFolder(folder)
+        self._layout = (
+            quantization_config.read(self._quantized.config, str(folder)) if self._quantized else ({}, OwnKeys())
+        )
+        self._at_export = dict(at_export or {})
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """What the headers say about every tensor."""
+        return self._tensors.infos
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head has no weight of its own in the file."""
+        return f"{HEAD}.weight" not in self.infos and f"{HEAD}.{PACKED}" not in self.infos
+
+    def scheme(self, module: str) -> Scheme:
+        """The form a module's weight will have in the graph; nothing but headers is read."""
+        if module in self._at_export:
+            return self._at_export[module]
+        groups, own = self._layout
+        return own.at_export.get(module) or quantization_config.scheme_of(module, groups) or FLOAT
+
+    def kv_scales(self, layers: int) -> KvScales | None:
+        """Scales of an INT8 cache; None where the folder has none.
+
+        Raises:
+            ModelError: the file is broken, or missing where the folder says there is one.
+        """
+        return self._quantized.kv_scales(layers) if self._quantized else None
 
     def linear(self, name: str, rows: int, columns: int, *, bias: bool) -> Linear:
-        """The Linear of a module in the form it is stored in; see `WeightSource`."""
+        """The Linear of a module in the form it has on the device; see `WeightSource`."""
         offset = self.tensor(f"{name}.bias", (rows,)) if bias else None
-        if f"{name}.{packed.PACKED}" in self._tensors.infos:
-            return Linear(self._unpacked(name, rows, columns), offset)
-        stored = EMBEDDING if name == HEAD and f"{HEAD}.weight" not in self._tensors.infos else name
-        weight = self._read(f"{stored}.weight", (rows, columns))
-        scheme = self._at_export.get(name)
-        if scheme is None or scheme.bits is None:
-            return Linear(weight.float().numpy(), offset)
-        return Linear(packed.round_to_nearest(name, weight, scheme, self.own.scale_dtype), offset)
+        quantized = self._integers(name)
+        if quantized is not None:
+            self._check_shape(name, quantized.values.shape, (rows, columns))
+            return Linear(quantized, offset)
+        return Linear(self.tensor(self._weight_of(name), (rows, columns)), offset)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
         """A parameter in float32; see `WeightSource`."""
-        values: Floats = self._read(name, shape).float().numpy()
-        return values
-
-    def _unpacked(self, name: str, rows: int, columns: int) -> packed.Quantized:
-        scheme = quantization_config.scheme_of(name, self._groups)
-        if scheme is None:
-            raise ModelError(
-                f"{self.folder}: {name} is packed, but no config group of config.json names it.",
-                "Its bits cannot be told.",
-                "Make the folder again: bluelm quantize CHECKPOINT --data CORPUS --out FOLDER --force",
-            )
-        tensors = {suffix: self._tensors.read(f"{name}.{suffix}") for suffix in packed.SUFFIXES}
-        self._check_shape(name, tuple(tensors[packed.SHAPE].tolist()), (rows, columns))
-        return packed.unpack(tensors, scheme)
-
-    def _read(self, name: str, shape: tuple[int, ...]) -> Any:
         info = self._tensors.infos.get(name)
         if info is None:
             raise ModelError(
                 f"{self.folder} has no weight {name}.",
                 "The graph would miss a part.",
-                "Check that config.json and the safetensors belong together; a public checkpoint is first made ours "
-                "with: bluelm adopt FOLDER --out CHECKPOINT",
+                "Check that config.json and the safetensors belong together; make public checkpoints ours with: "
+                "bluelm adopt FOLDER --out CHECKPOINT",
             )
         self._check_shape(name, info.shape, shape)
-        return self._tensors.read(name)
+        values: Floats = self._tensors.read(name).float().numpy()
+        return values
+
+    def _integers(self, name: str) -> Quantized | None:
+        scheme = self._at_export.get(name)
+        if scheme is None:
+            return self._quantized.quantized(name) if self._quantized else None
+        if scheme.bits is None:
+            return None
+        return round_to_nearest(name, self._tensors.read(self._weight_of(name)), scheme, "float32")
+
+    def _weight_of(self, name: str) -> str:
+        """The tensor of a module's weight: a tied head's is the embedding's."""
+        if name == HEAD and self.tied:
+            return f"{EMBEDDING}.weight"
+        return f"{name}.weight"
 
     def _check_shape(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
         if found != wanted:

@@ -20,7 +20,7 @@ import numpy as np
 from stages.device.contract import names
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.decoder_shape import DecoderShape
-from stages.workshop.graph.emitter import FLOAT, INT8, INT64, GraphEmitter
+from stages.workshop.graph.emitter import FLOAT, INT8, INT64, Dim, GraphEmitter
 from stages.workshop.graph.linear import stacked
 from stages.workshop.graph.matmul_forms import AccuracyLevel, emit_linear
 from stages.workshop.graph.rotary import RotaryTables
@@ -85,7 +85,7 @@ class DecoderEmitter:
 
     def _declare_cache(self, layer: int) -> None:
         element = FLOAT if self.options.kv_scales is None else INT8
-        cache = [1, self.shape.kv_heads, CAPACITY, self.shape.head_dim]
+        cache: list[Dim] = [1, self.shape.kv_heads, CAPACITY, self.shape.head_dim]
         for past, present in (
             (names.past_key(layer), names.present_key(layer)),
             (names.past_value(layer), names.present_value(layer)),

@@ -45,6 +45,12 @@ class DecoderShape:
         """GroupQueryAttention turns queries and keys itself only where the head size divides by 16."""
         return self.head_dim % 16 == 0
 
+    @property
+    def parameters(self) -> int:
+        """Weights of the language model, to within its norms and biases."""
+        layer = 2 * self.hidden * (self.query_rows + self.kv_rows) + 3 * self.hidden * self.mlp
+        return self.layers * layer + self.vocab * self.hidden * (1 if self.tied else 2)
+
 
 def decoder_shape(config: PretrainedConfig) -> DecoderShape:
     """Reads a text configuration.

@@ -5,16 +5,14 @@ Axes: L tokens, V vocabulary, H hidden, G blocks per row.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from stages.device.contract import int4_blocks, int8_channels, names
+from stages.device.contract import names
 from stages.device.contract.int4_blocks import Int4Blocks
 from stages.device.contract.int8_channels import Int8Channels
 from stages.workshop.graph.emitter import FLOAT, INT64, GraphEmitter
 from stages.workshop.graph.linear import Linear
-from stages.workshop.graph.matmul_forms import int8_block
+from stages.workshop.graph.matmul_forms import packed_blocks
 
 TABLE = "model.embed_tokens"
 
@@ -43,11 +41,7 @@ def emit_embedding(emitter: GraphEmitter, table: Linear, *, half: bool = False) 
 
 def _emit_quantized(emitter: GraphEmitter, ids: str, weight: Int4Blocks | Int8Channels) -> None:
     rows, hidden = weight.values.shape
-    if isinstance(weight, Int4Blocks):
-        bits, block, packed, scales = 4, weight.block, int4_blocks.pack(weight), weight.scales
-    else:
-        bits, block = 8, int8_block(hidden)
-        packed, scales = int8_channels.pack(weight, block)
+    bits, block, packed, scales = packed_blocks(weight)
     padded = scales.shape[1] * block != hidden
     whole = emitter.microsoft(
         "GatherBlockQuantized",

@@ -1,4 +1,4 @@
-"""Weights beside the graph: one `.data` file per graph, written as a stream so that one weight at a time is in memory."""
+"""Weights beside the graph: one `.data` file per graph, streamed so that only one weight is in memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ExternalData:
         payload = np.ascontiguousarray(array)
         self._pad(PAGE if payload.nbytes >= LARGE_BYTES else LINE)
         offset = self._stream.tell()
-        self._stream.write(memoryview(payload).cast("B"))
+        payload.tofile(self._stream)
         tensor = TensorProto(
             name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(payload.dtype), dims=payload.shape
         )

@@ -61,6 +61,11 @@ class ModelShape:
     vision: VisionShape
     decoder: DecoderShape
 
+    @property
+    def parameters(self) -> int:
+        """Weights that the graphs compute with; a tied head counts once."""
+        return self.vision.parameters + self.decoder.parameters
+
 
 def model_shape(config: BlueLMVConfig, max_context: int) -> ModelShape:
     """Reads the configuration.

@@ -7,9 +7,10 @@ Accuracy levels of MatMulNBits on the CPU (onnxruntime 1.31, AVX512-VNNI, one 72
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.device.contract import int4_blocks, int8_channels
 from stages.device.contract.int4_blocks import Int4Blocks
@@ -22,6 +23,7 @@ AccuracyLevel = Literal[0, 1, 2, 3, 4]
 # ends to grow (256 gains nothing more, 64 loses 20 %).
 INT8_BLOCKS = (128, 64, 32, 16)
 MAX_PADDING = 1 / 16
+ROWS_AT_ONCE = 4096
 
 
 def emit_linear(
@@ -48,23 +50,44 @@ def emit_linear(
 def _nbits(emitter: GraphEmitter, x: str, linear: Linear, address: str) -> tuple[list[str], dict[str, int]]:
     """Inputs and attributes of MatMulNBits; its zero point, where none is given, is the contract's."""
     weight = linear.weight
+    assert isinstance(weight, Int4Blocks | Int8Channels)
     rows, columns = linear.shape
-    if isinstance(weight, Int4Blocks):
-        bits, block = 4, weight.block
-        packed, scales = int4_blocks.pack(weight), weight.scales  # uint8 [N, G, B/2], [N, G]
-    else:
-        assert isinstance(weight, Int8Channels)
-        bits, block = 8, int8_block(columns)
-        packed, scales = int8_channels.pack(weight, block)  # uint8 [N, G, B], [N, G]
+    bits, block, packed, scales = packed_blocks(weight)
     place = weight_name(emitter, address, "MatMulNBits")
     inputs = [
         x,
         emitter.weight(f"{place}.qweight", packed),
-        emitter.weight(f"{place}.scales", scales.astype(np.float32)),
+        emitter.weight(f"{place}.scales", scales),
     ]
     if linear.bias is not None:
         inputs += ["", "", emitter.weight(f"{place}.bias", linear.bias)]
     return inputs, {"K": columns, "N": rows, "bits": bits, "block_size": block}
+
+
+class PackedBlocks(NamedTuple):
+    """A quantized weight as onnxruntime reads it: values uint8 [N, G, bytes per block], scales float32 [N, G]."""
+
+    bits: int
+    block: int
+    values: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+
+
+def packed_blocks(weight: Int4Blocks | Int8Channels) -> PackedBlocks:
+    """Packs a weight by the contract, some rows at a time: packing works in wider numbers."""
+    rows, columns = weight.values.shape
+    block = weight.block if isinstance(weight, Int4Blocks) else int8_block(columns)
+    values, scales = [], []
+    for start in range(0, rows, ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        some = weight._replace(values=weight.values[part], scales=weight.scales[part])
+        packed = (
+            (int4_blocks.pack(some), some.scales) if isinstance(some, Int4Blocks) else int8_channels.pack(some, block)
+        )
+        values.append(packed[0])
+        scales.append(packed[1])
+    bits = 4 if isinstance(weight, Int4Blocks) else 8
+    return PackedBlocks(bits, block, np.concatenate(values), np.concatenate(scales).astype(np.float32))
 
 
 def int8_block(columns: int) -> int:

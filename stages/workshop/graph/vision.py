@@ -116,6 +116,8 @@ class VisionEmitter:
     def _concat_2x2(self, x: str) -> str:
         """Every 2×2 patches become one, channels in the order (dy, dx, c); odd sides get zeros right and below.
 
+        Tokens go row by row (y, x) or, as in VILA's weights, column by column (x, y).
+
         [T, s·s, C] ─ Reshape [T, s, s, C] ─ (Pad) [T, 2k, 2k, C] ─ Reshape [T, k, 2, k, 2, C]
                                          ─ Transpose [T, k, k, 2, 2, C] ─ Reshape [T, k·k, 4C]
         """
@@ -126,7 +128,8 @@ class VisionEmitter:
             x = emitter.node("Pad", [x, emitter.const([0, 0, 0, 0, 0, short, short, 0])], f"{place}/pad")
         blocks = emitter.const([0, side, step, side, step, shape.width])
         x = emitter.node("Reshape", [x, blocks], f"{place}/blocks")  # [T, k, 2, k, 2, C]
-        x = emitter.node("Transpose", [x], f"{place}/blocks", perm=[0, 1, 3, 2, 4, 5])  # [T, k, k, 2, 2, C]
+        order = [0, 1, 3, 2, 4, 5] if shape.rows_first else [0, 3, 1, 2, 4, 5]
+        x = emitter.node("Transpose", [x], f"{place}/blocks", perm=order)  # [T, k, k, 2, 2, C]
         return emitter.node("Reshape", [x, emitter.const([0, shape.tokens, shape.joined])], f"{place}/tokens")
 
     def _norm(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ModelError, raise_all
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
 
 # ONNX's name of each activation that transformers knows under this one.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "gelu_pytorch_tanh": ("Gelu", {"approximate": "tanh"}),
     "gelu_new": ("Gelu", {"approximate": "tanh"}),
     "gelu": ("Gelu", {}),
@@ -35,6 +35,7 @@ class VisionShape:
     activation: str
     post_layernorm: bool
     downsample: int
+    rows_first: bool
     fuse_linear: bool
     connector_activation: str
     hidden: int
@@ -57,6 +58,15 @@ class VisionShape:
     def joined(self) -> int:
         """Channels of the patches that become one token."""
         return self.downsample * self.downsample * self.width
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the tower's used layers and the connector, to within its norms and biases."""
+        layer = 4 * self.width * self.width + 2 * self.width * self.mlp
+        embeddings = self.width * (3 * self.patch_size**2 + self.patches)
+        fused = self.joined * self.width if self.fuse_linear else 0
+        first = (self.width if self.fuse_linear else self.joined) * self.hidden
+        return self.layers * layer + embeddings + fused + first + self.hidden * self.hidden
 
 
 def vision_shape(config: BlueLMVConfig) -> VisionShape:
@@ -94,6 +104,7 @@ def vision_shape(config: BlueLMVConfig) -> VisionShape:
         activation=tower.hidden_act,
         post_layernorm=config.vision_post_layernorm,
         downsample=DOWNSAMPLE if downsampled else 1,
+        rows_first=config.token_order == "row",
         fuse_linear=downsampled and config.fuse_linear,
         connector_activation=config.projector_hidden_act,
         hidden=int(config.text_config.hidden_size),

@@ -1,0 +1,92 @@
+"""`bluelm export`: a checkpoint becomes ONNX graphs, each held against torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bluelm_cli import console
+from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Set
+from stages.artifacts.errors import UsageError
+
+if TYPE_CHECKING:
+    from stages.export import ExportPlan
+
+MEBIBYTE = 1 << 20
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A quantized folder, or a float checkpoint.")],
+    out: Out = None,
+    max_context: Annotated[
+        int | None, typer.Option("--max-context", help="Longest prompt and answer together (default: 4096 at most).")
+    ] = None,
+    kv: Annotated[
+        str | None, typer.Option("--kv", help="KV cache: int8 (default where it has scales) or float32.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Fix the tiles per call of the vision graphs (default: any).")
+    ] = None,
+    accuracy_level: Annotated[
+        int | None,
+        typer.Option("--accuracy-level", help="4: INT8 activations per block (default); 0: float32, slower."),
+    ] = None,
+    embedding: Annotated[
+        str | None, typer.Option("--embedding", help="Embedding table: stored, float16, int8 or int4.")
+    ] = None,
+    verify: Annotated[
+        bool | None, typer.Option("--verify/--no-verify", help="Compare each graph with torch (default: yes).")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="Relative difference from torch that fails (default: 2e-3).")
+    ] = None,
+    recipe: Recipe = None,
+    sets: Set = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Write ONNX graphs that run without torch, each compared with torch.
+
+    Example: bluelm export build/model-int4 --out build/model-onnx
+    """
+    from stages import export as stage
+    from stages.artifacts.recipes import load_config
+
+    flags = {
+        "max_context": max_context,
+        "kv": kv,
+        "batch": batch,
+        "accuracy_level": accuracy_level,
+        "embedding": embedding,
+        "verify": verify,
+        "tolerance": tolerance,
+    }
+    config = load_config(stage.ExportConfig, recipe, sets or (), flags)
+    if dry_run:
+        _show_plan(stage.plan(config, checkpoint), as_json)
+        return
+    if out is None:
+        raise UsageError("--out is missing.", "The graphs need a folder.", "Add --out FOLDER, or look with --dry-run.")
+    result = console.drive(stage.run(config, checkpoint, out, force=force))
+    if as_json:
+        console.emit_json(result.as_dict())
+        return
+    if result.checks:
+        columns = ["graph", "output", "largest difference", "relative", "as exported"]
+        keys = ("graph", "output", "max_abs", "relative", "arithmetic")
+        console.emit_table("Difference from torch", columns, [[check[key] for key in keys] for check in result.checks])
+    rows = [[name, round(size / MEBIBYTE, 2)] for name, size in result.files.items()]
+    console.emit_table(f"{result.out}", ["file", "MiB"], rows)
+
+
+def _show_plan(plan: ExportPlan, as_json: bool) -> None:
+    if as_json:
+        console.emit_json(plan.as_dict())
+        return
+    rows = [[name, round(size / MEBIBYTE, 2)] for name, size in plan.files.items()]
+    decoder = plan.device.decoder
+    title = f"{plan.device.name}: context {decoder.max_context}, {decoder.kv_dtype} KV cache"
+    console.emit_table(title, ["file", "MiB (about)"], rows)

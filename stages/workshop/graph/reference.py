@@ -1,0 +1,93 @@
+"""The torch model that the exported graphs are held against, with numpy at its borders.
+
+Axes: T tiles, S tile side, P patches, C tower width, K tokens per tile, H hidden, L tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from stages.device.contract.kv_scales import KvScales
+from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD
+from stages.workshop.graph.linear import Floats
+from stages.workshop.graph.weight_source import WeightSource
+from stages.workshop.model.checkpoint import load_model
+from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+from stages.workshop.quant.kv_cache import Int8KVCache
+
+
+class Reference(Protocol):
+    """What each graph should compute."""
+
+    def patch_embeds(self, pixels: Floats) -> Floats:
+        """[T, 3, S, S] → [T, P, C]."""
+        ...
+
+    def vision(self, patches: Floats) -> tuple[Floats, Floats]:
+        """[T, P, C] → image features [T, K, H] and tower features [T, P, C]."""
+        ...
+
+    def embeddings(self, ids: np.ndarray) -> Floats:
+        """[1, L] → [1, L, H]."""
+        ...
+
+    def logits(self, embeds: Floats) -> Floats:
+        """[1, L, H] → [L, V], every position."""
+        ...
+
+
+class TorchReference:
+    """A float32 torch model, its cache as the device's: through INT8 where there are scales."""
+
+    def __init__(self, model: BlueLMVForConditionalGeneration, kv_scales: KvScales | None = None) -> None:
+        self.model = model.eval()
+        self.kv_scales = kv_scales
+
+    def patch_embeds(self, pixels: Floats) -> Floats:
+        """See `Reference`."""
+        with torch.no_grad():
+            return self.model.embed_patches(torch.from_numpy(pixels)).numpy()
+
+    def vision(self, patches: Floats) -> tuple[Floats, Floats]:
+        """See `Reference`."""
+        with torch.no_grad():
+            features = self.model.encode_patches(torch.from_numpy(patches))  # [T, P, C]
+            return self.model.multi_modal_projector(features).numpy(), features.numpy()
+
+    def embeddings(self, ids: np.ndarray) -> Floats:
+        """See `Reference`."""
+        with torch.no_grad():
+            return self.model.get_input_embeddings()(torch.from_numpy(ids)).numpy()
+
+    def logits(self, embeds: Floats) -> Floats:
+        """See `Reference`."""
+        cache = DynamicCache() if self.kv_scales is None else Int8KVCache(self.kv_scales)
+        with torch.no_grad():
+            output = self.model.language_model(
+                inputs_embeds=torch.from_numpy(embeds), past_key_values=cache, use_cache=True
+            )
+        return output.logits[0].numpy()
+
+
+def checkpoint_reference(folder: Path, weights: WeightSource, kv_scales: KvScales | None) -> TorchReference:
+    """The reference of a checkpoint, or of a quantized folder through compressed-tensors' dequantized model.
+
+    Embedding and head are taken from the export's own weights, since they may be rounded only there.
+
+    Raises:
+        ModelError: the folder cannot be opened as a model.
+    """
+    model = load_model(folder)
+    text = model.config.text_config
+    for name in (EMBEDDING, HEAD) if text.tie_word_embeddings else (EMBEDDING,):
+        linear = weights.linear(name, text.vocab_size, text.hidden_size, bias=False)
+        # A new parameter each: a tied head may be rounded otherwise than the embedding.
+        weight = torch.from_numpy(linear.dequantized().copy())
+        model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
+    return TorchReference(model, kv_scales)

@@ -1,0 +1,56 @@
+"""How large the exported files will be, from headers alone: what `--dry-run` tells."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from stages.device.contract import names
+from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD, CheckpointWeights
+from stages.workshop.graph.graphs import GraphOptions, model_shape
+from stages.workshop.graph.matmul_forms import int8_block
+from stages.workshop.quant.packed import PACKED, SUFFIXES
+from stages.workshop.quant.policy import Scheme
+
+if TYPE_CHECKING:
+    from stages.workshop.model.configuration import BlueLMVConfig
+
+FLOAT_BYTES = 4
+
+
+def file_sizes(weights: CheckpointWeights, config: BlueLMVConfig, options: GraphOptions) -> dict[str, int]:
+    """Bytes of each graph's weights, by file; the graphs themselves are small beside them."""
+    sizes = dict.fromkeys(names.GRAPH_FILES, 0)
+    used = f"vision_tower.encoder.layers.{model_shape(config, options.max_context).vision.layers}."
+    for name, info in weights.infos.items():
+        module, _, leaf = name.rpartition(".")
+        if (leaf in SUFFIXES and leaf != PACKED) or name.startswith((used, "vision_tower.head.")):
+            continue
+        scheme, shape = weights.scheme(module), info.shape
+        if leaf == PACKED:
+            assert scheme.bits is not None
+            shape = (shape[0], shape[1] * 32 // scheme.bits)
+        half = options.half_embedding and module == EMBEDDING
+        sizes[_graph_of(name)] += _bytes(scheme, shape, leaf) // (2 if half else 1)
+    if weights.tied:
+        sizes[names.DECODER_FILE] += _bytes(weights.scheme(HEAD), weights.infos[f"{EMBEDDING}.weight"].shape, "weight")
+    decoder = model_shape(config, options.max_context).decoder
+    sizes[names.DECODER_FILE] += options.max_context * decoder.head_dim * FLOAT_BYTES
+    return {f"{graph}.data": size for graph, size in sizes.items()}
+
+
+def _graph_of(name: str) -> str:
+    if name.startswith("vision_tower.embeddings."):
+        return names.PATCH_EMBED_FILE
+    if name.startswith(f"{EMBEDDING}."):
+        return names.EMBEDDING_FILE
+    return names.DECODER_FILE if name.startswith("language_model.") else names.VISION_FILE
+
+
+def _bytes(scheme: Scheme, shape: tuple[int, ...], leaf: str) -> int:
+    if scheme.bits is None or leaf not in ("weight", PACKED):
+        return FLOAT_BYTES * math.prod(shape)
+    rows, columns = shape
+    block = scheme.group_size or int8_block(columns)
+    blocks = rows * -(-columns // block)
+    return blocks * (block * scheme.bits // 8 + FLOAT_BYTES)

@@ -1,0 +1,184 @@
+"""Exported graphs against torch: the same inputs through both, the difference in numbers.
+
+Two questions are kept apart. Is the graph right? Its twin with accuracy level 0 (float32 products of the very same
+weights) must agree to rounding error. What does the chosen arithmetic cost? The graph as it is, against the same
+reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from stages.artifacts.errors import BluelmError, ModelError
+from stages.device.contract import names
+from stages.device.contract.device_config import DeviceConfig
+from stages.workshop.graph.linear import Floats
+from stages.workshop.graph.reference import Reference
+
+Arrays = Mapping[str, NDArray[Any]]
+# Opens a graph file and returns what runs it: inputs by name to outputs by name. The caller's onnxruntime.
+OpenGraph = Callable[[Path], Callable[[Arrays], dict[str, NDArray[Any]]]]
+
+TILES = 2
+# Text around one tile's image tokens; short enough for the tiniest context.
+TEXT_TOKENS = 12
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class GraphCheck:
+    """How far one output is from torch's.
+
+    Attributes:
+        graph: the file.
+        output: the output's name.
+        max_abs: largest difference, exact arithmetic.
+        relative: norm of the difference by norm of the reference, exact arithmetic.
+        arithmetic: the same for the graph as exported, with its accuracy level.
+    """
+
+    graph: str
+    output: str
+    max_abs: float
+    relative: float
+    arithmetic: float
+
+    @property
+    def approximate(self) -> bool:
+        """Whether the exported graph multiplies in another arithmetic than float32."""
+        return self.arithmetic != self.relative
+
+    def as_dict(self) -> dict[str, str | float]:
+        """For the manifest and --json; two digits, so that it does not depend on the order of additions."""
+        numbers = {key: float(f"{getattr(self, key):.1e}") for key in ("max_abs", "relative", "arithmetic")}
+        return {"graph": self.graph, "output": self.output, **numbers}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One graph's run: from a way to run it to its outputs, and what they should be."""
+
+    graph: str
+    run: Callable[[Callable[[Arrays], dict[str, NDArray[Any]]]], dict[str, NDArray[Any]]]
+    expected: dict[str, Floats]
+
+
+def verify_graphs(
+    folder: Path, device: DeviceConfig, reference: Reference, open_graph: OpenGraph
+) -> Iterator[GraphCheck]:
+    """Runs every graph of a folder and its exact twin against a reference; one check per output."""
+    for case in _cases(device, reference):
+        outputs = case.run(open_graph(folder / case.graph))
+        with _exact_twin(folder / case.graph) as twin:
+            exact = outputs if twin is None else case.run(open_graph(twin))
+        for name, expected in case.expected.items():
+            yield GraphCheck(
+                case.graph,
+                name,
+                max_abs=float(np.abs(exact[name] - expected).max()),
+                relative=relative_error(exact[name], expected),
+                arithmetic=relative_error(outputs[name], expected),
+            )
+
+
+def beyond(check: GraphCheck, tolerance: float) -> BluelmError | None:
+    """The error of a graph that is not what torch computes; None where it is."""
+    if check.relative <= tolerance:
+        return None
+    return ModelError(
+        f"{check.graph}: {check.output} differs from torch by {check.relative:.1e} ({check.max_abs:.1e} at most).",
+        f"The tolerance is {tolerance:.1e}: the exported model would not answer as the checkpoint does.",
+        "Report it with the checkpoint's config.json; --tolerance X accepts more, --no-verify does not compare.",
+    )
+
+
+def _cases(device: DeviceConfig, reference: Reference) -> Iterator[_Case]:
+    rng = np.random.default_rng(0)
+    vision = device.vision
+    tiles, side = vision.max_batch or TILES, vision.tile_size
+    pixels = rng.uniform(-1, 1, (tiles, 3, side, side)).astype(np.float32)
+    patches = reference.patch_embeds(pixels)  # [T, P, C]
+    yield _single(names.PATCH_EMBED_FILE, {names.PIXEL_VALUES: pixels}, {names.PATCH_EMBEDS: patches})
+    features, tower = reference.vision(patches)
+    expected = {names.IMAGE_FEATURES: features, names.VIT_FEATURES: tower}
+    yield _single(names.VISION_FILE, {names.PATCH_EMBEDS: patches}, expected)
+    ids = rng.integers(0, device.decoder.vocab_size, (1, TEXT_TOKENS))  # [1, L]
+    text = reference.embeddings(ids)  # [1, L, H]
+    yield _single(names.EMBEDDING_FILE, {names.INPUT_IDS: ids}, {names.INPUTS_EMBEDS: text})
+    half = TEXT_TOKENS // 2
+    prompt = np.concatenate([text[:, :half], features[:1], text[:, half:]], axis=1)  # [1, K + L, H]
+    yield _decoder_case(device, reference, prompt[:, -device.decoder.max_context :])
+
+
+def _single(graph: str, feeds: Arrays, expected: dict[str, Floats]) -> _Case:
+    return _Case(graph, lambda run: run(feeds), expected)
+
+
+def _decoder_case(device: DeviceConfig, reference: Reference, prompt: Floats) -> _Case:
+    """The prompt in two pieces and single steps, the logits of each call beside those of one forward in torch."""
+    length = prompt.shape[1]
+    first, steps = max(1, length // 2), min(STEPS, length - 1)
+    ends = sorted({first, *range(length - steps, length + 1)} - {0})
+    logits = reference.logits(prompt)[[end - 1 for end in ends]]  # [calls, V]
+
+    def run(call: Callable[[Arrays], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        cache, start, rows = _empty_cache(device, length), 0, []
+        for end in ends:
+            mask = np.ones((1, end), np.int64)
+            outputs = call({names.INPUTS_EMBEDS: prompt[:, start:end], names.ATTENTION_MASK: mask, **cache})
+            cache = {past: outputs[present] for past, present in _cache_names(device)}
+            rows.append(outputs[names.LOGITS][0, 0])
+            start = end
+        return {names.LOGITS: np.stack(rows)}
+
+    return _Case(names.DECODER_FILE, run, {names.LOGITS: logits})
+
+
+def _empty_cache(device: DeviceConfig, capacity: int) -> dict[str, NDArray[Any]]:
+    decoder = device.decoder
+    shape = (1, decoder.num_key_value_heads, capacity, decoder.head_dim)
+    return {past: np.zeros(shape, decoder.kv_dtype) for past, _ in _cache_names(device)}
+
+
+def _cache_names(device: DeviceConfig) -> list[tuple[str, str]]:
+    layers = range(device.decoder.num_layers)
+    keys = [(names.past_key(layer), names.present_key(layer)) for layer in layers]
+    return keys + [(names.past_value(layer), names.present_value(layer)) for layer in layers]
+
+
+@contextmanager
+def _exact_twin(path: Path) -> Iterator[Path | None]:
+    """A copy of the graph over the same weights whose products are float32; None where the graph is that itself."""
+    model = onnx.load(path, load_external_data=False)
+    levels = [
+        attribute
+        for node in model.graph.node
+        for attribute in node.attribute
+        if attribute.name == "accuracy_level" and attribute.i
+    ]
+    if not levels:
+        yield None
+        return
+    for attribute in levels:
+        attribute.i = 0
+    twin = path.with_name(f"exact.{path.name}")
+    try:
+        twin.write_bytes(model.SerializeToString())
+        yield twin
+    finally:
+        twin.unlink(missing_ok=True)
+
+
+def relative_error(found: NDArray[Any], expected: Floats) -> float:
+    """Norm of the difference by norm of what is expected; infinite where a number is none."""
+    if not np.isfinite(found).all():
+        return float("inf")
+    return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
