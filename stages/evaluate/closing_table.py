@@ -17,8 +17,8 @@ from stages.artifacts.errors import ArtifactError, BluelmError, raise_all
 from stages.artifacts.folder import Artifact, open_artifact
 from stages.artifacts.manifest import RUN_FILE
 from stages.evaluate.report import EVAL_FILE, EvalReport, read_report
+from stages.measure.summary import RESULTS_FILE
 
-RESULTS_FILE = "results.jsonl"
 FORMS = {"checkpoint": "float", "quantized": "quantized", "onnx": "exported"}
 BASELINE = "question only"
 _ORDER = (*FORMS.values(), BASELINE)

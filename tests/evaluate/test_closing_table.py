@@ -122,7 +122,7 @@ def test_all_bad_folders_are_reported_together(tmp_path: Path, corpus: Path) -> 
 def test_a_bench_artifact_with_neither_is_refused(tmp_path: Path) -> None:
     with create(tmp_path / "figure", ArtifactSpec(kind="bench", stage="bench", config={})) as draft:
         (draft.path / "figure.svg").write_text("<svg/>", encoding="utf-8")
-    with pytest.raises(ArtifactError, match="neither eval.json nor results.jsonl"):
+    with pytest.raises(ArtifactError, match=r"neither eval\.json nor results\.jsonl"):
         closing_table([tmp_path / "figure"])
 
 

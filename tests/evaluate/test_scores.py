@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -54,4 +55,4 @@ def test_moving_keeps_every_question() -> None:
     moved = beside_their_pictures(questions)
     assert sorted(moved, key=lambda item: int(item.name)) == questions
     pictures = [question.pictures for question in moved]
-    assert len([1 for left, right in zip(pictures, pictures[1:], strict=False) if left != right]) == 2
+    assert len([1 for left, right in itertools.pairwise(pictures) if left != right]) == 2

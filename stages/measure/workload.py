@@ -1,0 +1,72 @@
+"""What a bench runs, and how it is bounded by what the model can take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stages.artifacts.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is run.
+
+    Attributes:
+        chunks: tokens a prefill call takes, one test each.
+        batches: tiles an encode call takes, one test each.
+        prompt_tokens: tokens read before decoding.
+        generate: tokens decoded.
+        warmup: turns that don't count.
+        runs: turns that count.
+        threads: CPU threads; None takes every core.
+        seed: of the prompt's random tokens.
+    """
+
+    chunks: tuple[int, ...]
+    batches: tuple[int, ...]
+    prompt_tokens: int
+    generate: int
+    warmup: int
+    runs: int
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A workload as the model can take it, and what had to change, in words."""
+
+    workload: Workload
+    notices: tuple[str, ...]
+
+
+def fit(asked: Workload, max_context: int, fixed_batch: int | None) -> Fitted:
+    """Bounds a workload by the model's context and its fixed tiles per batch.
+
+    Raises:
+        UsageError: the model cannot even hold the tokens to generate and one before them.
+    """
+    notices = []
+    room = max_context - asked.generate
+    if room < 1:
+        raise UsageError(
+            f"--generate {asked.generate} leaves no room for a prompt.",
+            f"The model holds {max_context} tokens.",
+            f"Generate at most {max_context - 1}.",
+        )
+    prompt = min(asked.prompt_tokens, room)
+    if prompt < asked.prompt_tokens:
+        notices.append(
+            f"The model holds {max_context} tokens: prefill is measured with {prompt} instead of "
+            f"{asked.prompt_tokens}, which leaves {asked.generate} to decode."
+        )
+    batches = asked.batches if fixed_batch is None else (fixed_batch,)
+    if batches != asked.batches:
+        notices.append(f"The model was exported for {fixed_batch} tiles per batch: no other number can be measured.")
+    fitted = replace(
+        asked,
+        chunks=tuple(dict.fromkeys(asked.chunks)),
+        batches=tuple(dict.fromkeys(batches)),
+        prompt_tokens=prompt,
+    )
+    return Fitted(fitted, tuple(notices))
