@@ -71,7 +71,7 @@ def load_model(
                 "A damaged or half-copied file would give a model that answers nonsense.",
                 "Copy the folder again, or make the checkpoint again.",
             ) from error
-    raise_all(list(_weight_problems(folder, info)))
+    raise_all(list(weight_problems(folder, info)))
     model.eval()
     return model.to(device)
 
@@ -133,7 +133,7 @@ def _model_type(folder: Path) -> str | None:
     return config.get("model_type") if isinstance(config, dict) else None
 
 
-def _weight_problems(folder: Path, info: dict[str, Any]) -> Iterator[BluelmError]:
+def weight_problems(folder: Path, info: dict[str, Any]) -> Iterator[BluelmError]:
     remedy = "Use the config.json that belongs to these weights, or make the checkpoint again."
     if missing := info["missing_keys"]:
         yield ModelError(

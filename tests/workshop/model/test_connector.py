@@ -79,7 +79,11 @@ def test_a_grid_that_is_no_square_is_a_bug() -> None:
 def test_parts_and_shapes(make_config: Callable[..., BlueLMVConfig], fields: dict, names: dict) -> None:
     config = make_config(**fields)
     connector = BlueLMVConnector(config)
-    shapes = {name.removesuffix(".weight"): list(value.shape) for name, value in connector.named_parameters() if "weight" in name}
+    shapes = {
+        name.removesuffix(".weight"): list(value.shape)
+        for name, value in connector.named_parameters()
+        if "weight" in name
+    }
     assert shapes == names
     assert connector(torch.zeros(2, 49, 16)).shape == (2, config.tokens_per_tile, 32)
 
@@ -106,6 +110,8 @@ def test_the_connector_is_norm_linear_gelu_linear(make_config: Callable[..., Blu
         ({"token_order": "column", "downsampler": "none"}, "together with mlp_downsample"),
     ],
 )
-def test_impossible_configurations_are_refused(make_config: Callable[..., BlueLMVConfig], fields: dict, words: str) -> None:
+def test_impossible_configurations_are_refused(
+    make_config: Callable[..., BlueLMVConfig], fields: dict, words: str
+) -> None:
     with pytest.raises(ModelError, match=words):
         make_config(**fields)

@@ -57,7 +57,9 @@ def test_image_tokens_take_their_slots_in_order(make_model: MakeModel) -> None:
     expected = model.language_model(inputs_embeds=embeds).logits
     torch.testing.assert_close(model(input_ids=ids, pixel_values=tiles).logits, expected, rtol=0, atol=0)
     torch.testing.assert_close(model(input_ids=ids, image_features=features).logits, expected, rtol=0, atol=0)
-    torch.testing.assert_close(model(input_ids=ids, image_features=features.flatten(0, 1)).logits, expected, rtol=0, atol=0)
+    torch.testing.assert_close(
+        model(input_ids=ids, image_features=features.flatten(0, 1)).logits, expected, rtol=0, atol=0
+    )
 
 
 def test_a_batch_equals_its_rows_alone(make_model: MakeModel) -> None:
@@ -103,7 +105,9 @@ def test_cached_decoding_equals_the_full_forward(make_model: MakeModel) -> None:
 def test_generate_is_greedy_argmax_of_forward(make_model: MakeModel, given: str, use_cache: bool) -> None:
     model = make_model()
     ids, tiles = prompt(2), pixels(2)
-    pictures = {"pixel_values": tiles} if given == "pixel_values" else {"image_features": model.get_image_features(tiles)}
+    pictures = (
+        {"pixel_values": tiles} if given == "pixel_values" else {"image_features": model.get_image_features(tiles)}
+    )
     generated = model.generate(
         input_ids=ids, **pictures, max_new_tokens=4, do_sample=False, eos_token_id=None, use_cache=use_cache
     )
@@ -145,7 +149,7 @@ def test_every_parameter_learns(make_model: MakeModel) -> None:
         (lambda: {"input_ids": prompt(0), "pixel_values": pixels(1)}, "0 image slots, the pictures give 16"),
         (lambda: {"input_ids": prompt(1), "pixel_values": torch.zeros(1, 3, 32, 32)}, r"not \[tiles, 3, 28, 28\]"),
         (lambda: {"input_ids": prompt(1), "pixel_values": pixels(1)[None]}, r"not \[tiles, 3, 28, 28\]"),
-        (lambda: {}, "either input_ids or inputs_embeds"),
+        (dict, "either input_ids or inputs_embeds"),
         (lambda: {"input_ids": prompt(1), "pixel_values": pixels(1), "image_features": pixels(1)}, "got both"),
         (lambda: {"inputs_embeds": torch.zeros(1, 3, 32), "pixel_values": pixels(1)}, "together with inputs_embeds"),
     ],

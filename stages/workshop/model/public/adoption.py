@@ -1,0 +1,220 @@
+"""A public checkpoint becomes ours: weights renamed, tokenizer and picture settings kept, nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer, GenerationConfig
+
+from stages.artifacts.errors import ModelError, raise_all
+from stages.device.imaging.presets import ImagingPreset
+from stages.device.imaging.spec import TilingSpec
+from stages.workshop.model.checkpoint import save_checkpoint, weight_problems
+from stages.workshop.model.configuration import MODEL_TYPE
+from stages.workshop.model.image_processing import BlueLMVImageProcessor
+from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+from stages.workshop.model.processing import BlueLMVProcessor
+from stages.workshop.model.public.chat_templates import choose_template
+from stages.workshop.model.public.llava_onevision import is_llava_onevision, read_llava_onevision
+from stages.workshop.model.public.source import PublicModel, WeightPlace, read_json
+from stages.workshop.model.public.vila import is_vila, read_vila
+from stages.workshop.model.tokenizer import IMAGE_TOKEN
+
+LAYOUTS = "VILA-1.5 (config.json, llm/, vision_tower/, mm_projector/) and LLaVA-OneVision (transformers' own folder)"
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """What was made of a public checkpoint.
+
+    Attributes:
+        layout: what it was.
+        parameters: how many weights the model has.
+        tokens_per_tile: image tokens of one tile.
+        chat_template: where the chat template comes from.
+        notes: what was left out.
+    """
+
+    layout: str
+    parameters: int
+    tokens_per_tile: int
+    chat_template: str
+    notes: tuple[str, ...]
+
+
+def read_public_model(folder: Path) -> PublicModel:
+    """Recognizes the layout of a public checkpoint and reads everything but the weights.
+
+    Raises:
+        ModelError: no layout we know, a variant that computes something else, or broken files.
+    """
+    if not folder.is_dir():
+        raise ModelError(
+            f"{folder} is no folder.", f"Known layouts: {LAYOUTS}.", "Download the model and name its folder."
+        )
+    config = read_json(folder / "config.json")
+    if is_vila(folder, config):
+        return read_vila(folder)
+    if is_llava_onevision(config):
+        return read_llava_onevision(folder)
+    model_type = config.get("model_type")
+    if model_type == MODEL_TYPE:
+        raise ModelError(
+            f"{folder} is a BlueLM-V checkpoint already.",
+            "There is nothing to take over.",
+            f"Use it as it is: {folder}",
+        )
+    raise ModelError(
+        f"{folder / 'config.json'}: the model type is {model_type!r}, in no layout known here.",
+        f"Known layouts: {LAYOUTS}.",
+        "Use such a checkpoint, with all its sub-folders.",
+    )
+
+
+def import_checkpoint(
+    source: Path,
+    out: Path,
+    *,
+    max_cols: int = 4,
+    max_rows: int = 4,
+    chat_template: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Adoption:
+    """Writes a public checkpoint as one of ours.
+
+    Args:
+        source: the downloaded folder.
+        out: an existing or new folder for the checkpoint.
+        max_cols: the widest grid of tiles the processor will choose.
+        max_rows: the highest.
+        chat_template: one of `chat_templates.NAMES`, or None to choose by the model.
+        progress: called with the weights read so far and in all.
+
+    Raises:
+        ModelError: as `read_public_model`, or weights that do not fit the model.
+        UsageError: an unknown chat template.
+    """
+    public = read_public_model(source)
+    tokenizer = _tokenizer(public.tokenizer_folder)
+    _settle_image_token(public, tokenizer)
+    template = choose_template(tokenizer, public.chat_templates, IMAGE_TOKEN, chat_template)
+    tokenizer.chat_template = template.source
+    model = _load(public, source, progress)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.generation_config = _generation(public, tokenizer)
+    processor = BlueLMVProcessor(_image_processor(public, max_cols, max_rows), tokenizer, template.source)
+    save_checkpoint(model, processor, out)
+    return Adoption(
+        layout=public.layout,
+        parameters=model.num_parameters(),
+        tokens_per_tile=public.config.tokens_per_tile,
+        chat_template=template.origin,
+        notes=public.notes,
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, ImportError, TypeError) as error:
+        raise ModelError(
+            f"{folder}: the tokenizer cannot be read: {str(error).strip().splitlines()[0]}",
+            "Prompts are made of its tokens.",
+            "Download tokenizer.json or tokenizer.model again; the latter needs: pip install sentencepiece protobuf",
+        ) from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ModelError(
+            f"{folder}: the tokenizer has no fast form.",
+            "Devices read tokenizer.json.",
+            "Convert it to tokenizer.json with transformers, then try again.",
+        )
+    return tokenizer
+
+
+def _settle_image_token(public: PublicModel, tokenizer: Any) -> None:
+    """Makes sure there is an image token, one the tokenizer never splits, and writes its id into the configuration."""
+    known = IMAGE_TOKEN in tokenizer.get_added_vocab()
+    if not known:
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": [IMAGE_TOKEN]}, replace_additional_special_tokens=False
+        )
+    public.config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
+
+
+def _load(public: PublicModel, source: Path, progress: Callable[[int, int], None]) -> BlueLMVForConditionalGeneration:
+    with torch.device("meta"):
+        model = BlueLMVForConditionalGeneration(public.config)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    tied = set(model.all_tied_weights_keys)
+    raise_all(list(weight_problems(source, _difference(public.weights, expected, tied))))
+    state: dict[str, torch.Tensor] = {}
+    for done, (name, tensor) in enumerate(_tensors(public.weights), start=1):
+        state[name] = tensor
+        progress(done, len(public.weights))
+    dtype = state[_embedding_name(model)].dtype
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    return model.to(dtype)
+
+
+def _difference(
+    weights: Mapping[str, WeightPlace], expected: Mapping[str, tuple[int, ...]], tied: set[str]
+) -> dict[str, Any]:
+    mismatched = []
+    for name, place in weights.items():
+        if name in expected:
+            with safe_open(place.file, framework="pt") as opened:
+                shape = tuple(opened.get_slice(place.key).get_shape())
+            if shape != expected[name]:
+                mismatched.append((name, shape, expected[name]))
+    return {
+        "missing_keys": expected.keys() - weights.keys() - tied,
+        "unexpected_keys": weights.keys() - expected.keys(),
+        "mismatched_keys": mismatched,
+    }
+
+
+def _tensors(weights: Mapping[str, WeightPlace]) -> Any:
+    by_file: dict[Path, list[tuple[str, str]]] = {}
+    for name, place in weights.items():
+        by_file.setdefault(place.file, []).append((name, place.key))
+    for file, names in by_file.items():
+        with safe_open(file, framework="pt") as opened:
+            for name, key in names:
+                yield name, opened.get_tensor(key)
+
+
+def _embedding_name(model: BlueLMVForConditionalGeneration) -> str:
+    embedding = model.get_input_embeddings().weight
+    return next(name for name, value in model.named_parameters() if value is embedding)
+
+
+def _image_processor(public: PublicModel, max_cols: int, max_rows: int) -> BlueLMVImageProcessor:
+    config, pictures = public.config, public.pictures
+    spec = TilingSpec(
+        tile_size=config.tile_size, tokens_per_tile=config.tokens_per_tile, max_cols=max_cols, max_rows=max_rows
+    )
+    preset = ImagingPreset(spec, config.vision_config.patch_size, pictures.mean, pictures.std, pictures.resample)
+    return BlueLMVImageProcessor.from_preset(preset)
+
+
+def _generation(public: PublicModel, tokenizer: Any) -> GenerationConfig:
+    """The source's own stop tokens; greedy, and never an image token."""
+    eos = public.generation.get("eos_token_id")
+    stops = [eos] if isinstance(eos, int) else list(eos or [])
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in stops:
+        stops.append(tokenizer.eos_token_id)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops or [None])[0]
+    return GenerationConfig(
+        bos_token_id=public.generation.get("bos_token_id", tokenizer.bos_token_id),
+        eos_token_id=stops or None,
+        pad_token_id=pad,
+        suppress_tokens=[public.config.image_token_id],
+    )

@@ -1,0 +1,156 @@
+"""A public checkpoint as our parts see it: what its folders say, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from stages.artifacts.errors import ModelError
+from stages.device.imaging.spec import Resample
+from stages.workshop.model.configuration import BlueLMVConfig
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+# Pillow's numbers, which transformers writes.
+_FILTERS: dict[Any, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True)
+class WeightPlace:
+    """Where a weight lies: a safetensors file and its name there."""
+
+    file: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """What the source's own image processor says."""
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    resample: Resample = "bicubic"
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """A public checkpoint, read but not loaded.
+
+    Attributes:
+        layout: its name, for people.
+        config: our configuration of the same computation.
+        weights: our parameter name → where it lies.
+        tokenizer_folder: where the tokenizer's files are.
+        pictures: the image processor's settings.
+        chat_templates: templates the source brings, the likeliest first.
+        generation: its generation_config.json, or nothing.
+        notes: what was left out, and why that changes nothing or something.
+    """
+
+    layout: str
+    config: BlueLMVConfig
+    weights: Mapping[str, WeightPlace]
+    tokenizer_folder: Path
+    pictures: PictureSettings
+    chat_templates: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a public folder.
+
+    Raises:
+        ModelError: it is missing or broken.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            "It says what the model is made of.",
+            "Download the whole folder again, sub-folders included.",
+        ) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object.", "It says what the model is made of.", "Download it again.")
+    return value
+
+
+def read_json_if_there(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing when there is no such file. Raises: as `read_json`."""
+    return read_json(path) if path.is_file() else {}
+
+
+def weights_in(folder: Path) -> dict[str, WeightPlace]:
+    """Every weight of a folder's safetensors files.
+
+    Raises:
+        ModelError: there are none, only pickles, or a file is missing or damaged.
+    """
+    places: dict[str, WeightPlace] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                places.update({key: WeightPlace(file, key) for key in opened.keys()})  # noqa: SIM118 (no mapping)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"{file} cannot be read: {error}.", "Its weights would be missing.", "Download it again."
+            ) from error
+    return places
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / _INDEX).is_file():
+        names: Iterable[str] = sorted(set(read_json(folder / _INDEX).get("weight_map", {}).values()))
+        return [folder / Path(name).name for name in names]
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise ModelError(
+            f"{folder} holds its weights as {', '.join(pickles)}.",
+            "Pickles can run any code when they are opened, so they never are.",
+            "Get the safetensors version of this checkpoint, or convert it where you trust it.",
+        )
+    raise ModelError(
+        f"{folder} has no {_SINGLE}.", "Without weights there is no model.", "Download the whole folder again."
+    )
+
+
+def picture_settings(settings: Mapping[str, Any]) -> PictureSettings:
+    """Mean, deviation and filter of a preprocessor_config.json; SigLIP's own where it says nothing."""
+    return PictureSettings(
+        mean=_three(settings.get("image_mean"), 0.5),
+        std=_three(settings.get("image_std"), 0.5),
+        resample=_FILTERS.get(settings.get("resample"), "bicubic"),
+    )
+
+
+def _three(values: Any, default: float) -> tuple[float, float, float]:
+    red, green, blue = values or (default, default, default)
+    return float(red), float(green), float(blue)
+
+
+def tower_weights(weights: Mapping[str, WeightPlace], layers: int) -> dict[str, WeightPlace]:
+    """SigLIP weights under our names: without the old `vision_model.` level, the pooling head and unused layers."""
+    ours: dict[str, WeightPlace] = {}
+    for key, place in weights.items():
+        name = key.removeprefix("vision_model.")
+        parts = name.split(".")
+        unused = parts[:2] == ["encoder", "layers"] and int(parts[2]) >= layers
+        if parts[0] != "head" and not unused and name != "embeddings.position_ids":
+            ours[f"vision_tower.{name}"] = place
+    return ours
+
+
+def tower_notes(layers_there: int, layers_used: int) -> tuple[str, ...]:
+    """What `tower_weights` left out, in words."""
+    if layers_there == layers_used:
+        return ()
+    return (f"The tower's last {layers_there - layers_used} of {layers_there} layers are never used: left out.",)
