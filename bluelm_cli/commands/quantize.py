@@ -1,0 +1,104 @@
+"""bluelm quantize: INT4 and INT8 weights, INT8 KV scales."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bluelm_cli import console
+from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Recipe, Set, Threads
+
+if TYPE_CHECKING:
+    from stages.quantize import QuantizePlan, QuantizeResult
+    from stages.workshop.quant.report import PartReport
+
+WORST_LAYERS = 8
+
+
+class Kv(StrEnum):
+    """Precision of the KV cache."""
+
+    int8 = "int8"
+    float = "float"
+
+
+class Part(StrEnum):
+    """What is written."""
+
+    model = "model"
+    llm = "llm"
+
+
+def quantize(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A float checkpoint.")],
+    data: Annotated[Path | None, typer.Option("--data", help="A corpus: real prompts to calibrate with.")] = None,
+    out: Out = None,
+    recipe: Recipe = "quantize.yaml",
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Prompts to calibrate with.")] = None,
+    kv: Annotated[Kv | None, typer.Option("--kv", help="The KV cache: int8 with calibrated scales, or float.")] = None,
+    part: Annotated[
+        Part | None, typer.Option("--part", help="The whole model, or llm: a plain folder any transformers opens.")
+    ] = None,
+    threads: Threads = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    sets: Set = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Quantize a checkpoint: INT8 vision and connector, INT4 language model, INT8 KV cache.
+
+    Example: bluelm quantize runs/finetuned --data runs/corpus --out runs/int4
+    """
+    from stages import quantize as stage
+    from stages.artifacts.errors import UsageError
+    from stages.artifacts.recipes import load_config
+
+    flags = {"samples": samples, "kv": kv and kv.value, "part": part and part.value, "dtype": dtype}
+    config = load_config(stage.QuantizeConfig, recipe, sets or (), flags)
+    if dry_run:
+        _show_plan(stage.plan(config, checkpoint), as_json)
+        return
+    if out is None:
+        raise UsageError("--out is missing.", "The quantized folder needs a place.", "Add --out FOLDER")
+    result = console.drive(
+        stage.run(config, checkpoint, data, out, device=device or "cpu", threads=threads, force=force)
+    )
+    _show_result(result, as_json)
+
+
+def _show_plan(plan: QuantizePlan, as_json: bool) -> None:
+    if as_json:
+        console.emit_json(plan.as_dict())
+        return
+    rows = []
+    for tensor in plan.weights.tensors:
+        scheme = f"{tensor.scheme} (at export: {tensor.at_export})" if tensor.at_export else str(tensor.scheme)
+        shape = "×".join(map(str, tensor.shape))
+        rows.append((tensor.name, shape, tensor.dtype, scheme, tensor.bytes_before, tensor.bytes_after))
+    console.emit_table("tensors", ["tensor", "shape", "type", "becomes", "bytes before", "bytes after"], rows)
+    _show_parts(plan.parts, plan.total)
+
+
+def _show_result(result: QuantizeResult, as_json: bool) -> None:
+    if as_json:
+        console.emit_json(result.as_dict())
+        return
+    worst = [
+        (layer.name, layer.scheme + (" at export" if layer.at_export else ""), layer.weight_error, layer.output_error)
+        for layer in result.report.worst(WORST_LAYERS)
+    ]
+    console.emit_table("worst layers", ["layer", "weights", "weight error", "output error"], worst)
+    _show_parts(result.report.parts, result.report.total)
+
+
+def _show_parts(parts: tuple[PartReport, ...], total: PartReport) -> None:
+    rows = [
+        (row.part, row.weights, row.bytes_before, row.bytes_after, f"{row.bits_per_weight:.3f}")
+        for row in (*parts, total)
+    ]
+    console.emit_table("parts", ["part", "weights", "bytes before", "bytes after", "bits per weight"], rows)

@@ -1,0 +1,291 @@
+"""quantize: a float checkpoint becomes a folder of INT4 and INT8 weights and scales of an INT8 KV cache (Sec. 3.4).
+
+    bluelm quantize runs/finetuned --data runs/corpus --out runs/int4
+
+Weights are streamed tensor by tensor; only the calibration needs the model in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from stages.artifacts.errors import ArtifactError, DataError, UsageError
+from stages.artifacts.events import Event, Events, Finished, Notice, Progress
+from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
+from stages.artifacts.manifest import parent_of
+from stages.artifacts.recipes import RecipeModel
+from stages.device.prompt.messages import assistant, user
+from stages.evaluate.questions import Question, read_questions
+from stages.workshop.quant.plan import WeightPlan, plan_weights
+from stages.workshop.quant.policy import Rule
+from stages.workshop.quant.quantization_config import OwnKeys
+from stages.workshop.quant.report import LayerReport, PartReport, Report, read_report, sum_all, sum_parts
+from stages.workshop.quant.tensor_files import TensorFolder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from stages.workshop.model.processing import BlueLMVProcessor
+    from stages.workshop.quant.calibration import Calibration
+
+Returned = TypeVar("Returned")
+Stream = Generator[Event[Any], None, Returned]
+
+SPLIT = "train"
+KV_NOTE = "no corpus given: the KV cache stays float and output errors are not measured"
+
+
+class QuantizeConfig(RecipeModel):
+    """What a recipe may hold.
+
+    Attributes:
+        rules: the policy; the first rule that matches a module decides.
+        activations: precision of the activations the scheme is meant for, by part; recorded only.
+        kv: int8 calibrates scales for an INT8 cache, float leaves it out.
+        scale_dtype: type of the weight scales in the file.
+        samples: prompts of the corpus that calibrate.
+        error_samples: on how many of them the output error of every layer is measured.
+        part: model, or llm for the language model alone as a plain transformers folder.
+        dtype: of the model during calibration.
+        shard_gb: size of the weight files in 10^9 bytes.
+    """
+
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    activations: dict[str, str] = Field(default_factory=dict)
+    kv: Literal["int8", "float"] = "int8"
+    scale_dtype: Literal["float16", "float32"] = "float16"
+    samples: int = Field(default=64, ge=1)
+    error_samples: int = Field(default=8, ge=0)
+    part: Literal["model", "llm"] = "model"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    shard_gb: float = Field(default=2.0, gt=0)
+
+
+@dataclass(frozen=True)
+class QuantizePlan:
+    """What would be written: every tensor with its scheme and bytes."""
+
+    weights: WeightPlan
+    config: QuantizeConfig
+
+    @property
+    def parts(self) -> tuple[PartReport, ...]:
+        """Totals per part of the model."""
+        return sum_parts(self.weights.tensors)
+
+    @property
+    def total(self) -> PartReport:
+        """Totals of the whole."""
+        return sum_all(self.weights.tensors)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "tensors": [tensor.as_dict() for tensor in self.weights.tensors],
+            "at_export": {name: str(scheme) for name, scheme in self.weights.at_export.items()},
+            "parts": [part.as_dict() for part in self.parts],
+            "total": self.total.as_dict(),
+            "kv": self.config.kv,
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What was written: the folder and its report."""
+
+    out: Path
+    report: Report
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {"out": self.out.as_posix(), **self.report.as_dict()}
+
+
+def plan(config: QuantizeConfig, checkpoint: Path) -> QuantizePlan:
+    """Decides every tensor from configuration and headers; reads no weights.
+
+    Raises:
+        ArtifactError: not a checkpoint, or one that is quantized already.
+        RecipeError: the policy does not fit the model; all that does not fit, together.
+        ModelError: damaged files.
+    """
+    from stages.workshop.quant.conversion import read_config
+    from stages.workshop.quant.modules import checkpoint_modules
+
+    open_artifact(checkpoint, "checkpoint")
+    if "quantization_config" in read_config(checkpoint):
+        raise ArtifactError(
+            f"{checkpoint} is quantized already.",
+            "Its weights are rounded; rounding them again would lose more.",
+            "Quantize the float checkpoint it was made from.",
+        )
+    weights = plan_weights(
+        TensorFolder(checkpoint).infos,
+        checkpoint_modules(checkpoint),
+        config.rules,
+        config.scale_dtype,
+        only_llm=config.part == "llm",
+    )
+    return QuantizePlan(weights, config)
+
+
+def run(
+    config: QuantizeConfig,
+    checkpoint: Path,
+    corpus: Path | None,
+    out: Path,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    force: bool = False,
+) -> Events[QuantizeResult]:
+    """Quantizes a checkpoint.
+
+    Args:
+        config: policy and calibration.
+        checkpoint: a float checkpoint.
+        corpus: real prompts; may be None when the cache stays float (then no output errors are measured).
+        out: the folder to write.
+        device: where the float model runs during calibration.
+        threads: CPU threads; None leaves torch's default.
+        force: replace an existing output.
+
+    Raises:
+        BluelmError: see `plan`; or the corpus cannot be used. All of it before anything is written.
+    """
+    if corpus is None and config.kv == "int8":
+        raise UsageError(
+            "--data is missing.",
+            "The scales of the INT8 KV cache come from real prompts.",
+            "Give a corpus (bluelm data render makes one), or keep the cache float: --kv float",
+        )
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    decided = plan(config, checkpoint)
+    prompts = [] if corpus is None else _prompts(corpus, config.samples)
+    parents = tuple(parent_of(path) for path in (checkpoint, corpus) if path is not None)
+    spec = ArtifactSpec(kind="quantized", stage="quantize", config=config.model_dump(mode="json"), parents=parents)
+    if up_to_date(out, spec, force=force) is not None:
+        yield Notice(f"{out} is up to date")
+        yield Finished(QuantizeResult(out, read_report(out)))
+        return
+    if corpus is None:
+        yield Notice(KV_NOTE)
+    with create(out, spec, force=force) as draft:
+        errors = yield from _write(config, checkpoint, decided.weights, draft)
+        calibration = yield from _calibrate(config, checkpoint, prompts, decided.weights, draft, device)
+        report = _report(decided, errors, calibration)
+        report.write(draft.path)
+        draft.metrics.update(report.total.as_dict())
+    yield Finished(QuantizeResult(out, report))
+
+
+def _write(config: QuantizeConfig, checkpoint: Path, weights: WeightPlan, draft: Draft) -> Stream[dict[str, float]]:
+    """Weights, configuration and companion files; returns the weight error of every quantized module."""
+    from stages.workshop.quant.conversion import convert, copy_companions, write_config
+
+    own = OwnKeys(scale_dtype=config.scale_dtype, activations=config.activations, kv=config.kv)
+    errors: dict[str, float] = {}
+    source = TensorFolder(checkpoint)
+    written = convert(source, weights, config.scale_dtype, draft.path, int(config.shard_gb * 1e9))
+    for done, tensor in enumerate(written, start=1):
+        errors |= tensor.weight_errors
+        yield Progress("quantize", done, len(weights.tensors), "tensors")
+    write_config(checkpoint, weights, own, draft.path)
+    copy_companions(checkpoint, weights, draft.path)
+    return errors
+
+
+def _prompts(corpus: Path, count: int) -> list[Question]:
+    """Evenly spaced training rows of a corpus.
+
+    Raises:
+        DataError: it has none.
+    """
+    rows = read_questions(open_artifact(corpus, "corpus").path, SPLIT)
+    if not rows:
+        raise DataError(
+            f"{corpus / SPLIT}.json has no rows.",
+            "The scales of the INT8 KV cache come from real prompts.",
+            "Give a corpus with training rows, or keep the cache float: --kv float",
+        )
+    count = min(count, len(rows))
+    return [rows[index * len(rows) // count] for index in range(count)]
+
+
+def _calibrate(
+    config: QuantizeConfig,
+    checkpoint: Path,
+    prompts: list[Question],
+    weights: WeightPlan,
+    draft: Draft,
+    device: str,
+) -> Stream[Calibration | None]:
+    """Runs the prompts through the float model and writes the KV scales; returns None without prompts."""
+    if not prompts:
+        return None
+    import torch
+
+    from stages.workshop.model.checkpoint import load_checkpoint
+    from stages.workshop.quant.calibration import calibrate
+    from stages.workshop.quant.quantized_folder import QuantizedFolder
+
+    model, processor = load_checkpoint(checkpoint, getattr(torch, config.dtype), device)
+    written = QuantizedFolder(draft.path)
+    linears = [name for name in (*weights.packed, *weights.at_export) if name in weights.linears]
+    samples = (_inputs(processor, prompt, model) for prompt in prompts)
+    seen = None
+    for seen in calibrate(
+        model, samples, lambda name: written.weight(weights.written_name(name)), linears, config.error_samples
+    ):
+        yield Progress("calibrate", seen.samples, len(prompts), "prompts")
+    if seen is not None and config.kv == "int8":
+        seen.kv_scales().write(draft.path)
+    return seen
+
+
+def _inputs(processor: BlueLMVProcessor, prompt: Question, model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """A question with its answer as model inputs."""
+    import torch
+
+    from stages.device.imaging.loading import load_image
+
+    turns = [user(prompt.text, len(prompt.pictures)), assistant(prompt.truth)]
+    sample = processor.encode_chat(turns, [load_image(path) for path in prompt.pictures])
+    inputs = {"input_ids": torch.tensor([sample.input_ids])}
+    if sample.pixel_values is not None:
+        inputs["pixel_values"] = torch.from_numpy(sample.pixel_values).to(model.dtype)
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
+
+
+def _report(decided: QuantizePlan, errors: Mapping[str, float], calibration: Calibration | None) -> Report:
+    tensors = {tensor.name: tensor for tensor in decided.weights.tensors}
+    layers = []
+    for module, scheme in {**decided.weights.packed, **decided.weights.at_export}.items():
+        later = decided.weights.at_export.get(module)
+        tensor = tensors[later.tensor if later else f"{module}.weight"]
+        # A tied head has no bytes of its own.
+        own = tensor.module == module
+        layers.append(
+            LayerReport(
+                name=module,
+                shape=(tensor.shape[0], tensor.shape[1]),
+                scheme=str(scheme),
+                at_export=later is not None,
+                weight_error=errors[module],
+                output_error=calibration.output_error(module) if calibration else None,
+                bytes_before=tensor.bytes_before if own else 0,
+                bytes_after=tensor.bytes_after if own else 0,
+            )
+        )
+    samples, tokens = (calibration.samples, calibration.tokens) if calibration else (0, 0)
+    return Report(tuple(layers), decided.parts, decided.total, {"samples": samples, "tokens": tokens})

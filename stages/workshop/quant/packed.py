@@ -1,0 +1,98 @@
+"""compressed-tensors' `pack-quantized` layout: what a quantized Linear is on disk, and back.
+
+    NAME.weight [N, K]  →  NAME.weight_packed  int32 [N, ceil(K·bits/32)]   value + 2^(bits-1), dense, low bits first
+                           NAME.weight_scale   [N, K/group] or [N, 1]       float16 or float32
+                           NAME.weight_shape   int64 [2]                    N, K
+
+Packing and unpacking are the library's own functions; the values are the contract's. Axes: N output rows, K columns.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages.artifacts.errors import ModelError
+from stages.device.contract import int4_blocks, int8_channels
+from stages.device.contract.int4_blocks import Int4Blocks, ScaleDtype
+from stages.device.contract.int8_channels import Int8Channels
+from stages.workshop.quant.policy import Scheme
+
+if TYPE_CHECKING:
+    import torch
+
+PACKED, SCALE, SHAPE = "weight_packed", "weight_scale", "weight_shape"
+SUFFIXES = (PACKED, SCALE, SHAPE)
+
+Quantized = Int4Blocks | Int8Channels
+
+
+def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scale_dtype: ScaleDtype) -> Quantized:
+    """Quantizes a weight [N, K] by rounding, with the contract's scales.
+
+    Raises:
+        ModelError: values that are not finite, or a scale that does not fit into `scale_dtype`.
+    """
+    values = weight.detach().float().numpy()
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{name} holds {int((~np.isfinite(values)).sum())} values that are not finite.",
+            "They have no integer form, and a model with them answers nonsense.",
+            "Take a checkpoint from before the training diverged.",
+        )
+    try:
+        if scheme.group_size is not None:
+            return int4_blocks.quantize(values, scheme.group_size, scale_dtype=scale_dtype)
+        return int8_channels.quantize(values, scale_dtype=scale_dtype)
+    except OverflowError as error:
+        raise ModelError(
+            f"{name}: {error}.", "Its largest weights would become infinite.", "Use --set scale_dtype=float32"
+        ) from error
+
+
+def dequantize(quantized: Quantized) -> np.ndarray:
+    """The float32 weight [N, K] behind either form."""
+    if isinstance(quantized, Int4Blocks):
+        return int4_blocks.dequantize(quantized)
+    return int8_channels.dequantize(quantized)
+
+
+def pack(quantized: Quantized, scale_dtype: ScaleDtype) -> dict[str, torch.Tensor]:
+    """The three tensors of a quantized weight, by suffix."""
+    import torch
+    from compressed_tensors.compressors.pack_quantized import pack_to_int32
+
+    bits = 4 if isinstance(quantized, Int4Blocks) else 8
+    scales = torch.from_numpy(quantized.scales.astype(scale_dtype))
+    return {
+        PACKED: pack_to_int32(torch.from_numpy(quantized.values), bits),  # [N, ceil(K·bits/32)]
+        SCALE: scales.reshape(len(scales), -1),  # [N, G] or [N, 1]
+        SHAPE: torch.tensor(quantized.values.shape),
+    }
+
+
+def unpack(tensors: dict[str, torch.Tensor], scheme: Scheme) -> Quantized:
+    """The quantized weight behind its three tensors.
+
+    Args:
+        tensors: by suffix, as `pack` gives them.
+        scheme: int4 or int8, from the folder's configuration.
+    """
+    from compressed_tensors.compressors.pack_quantized import unpack_from_int32
+
+    if scheme.bits is None:
+        raise ValueError("a float weight is not packed")
+    values = unpack_from_int32(tensors[PACKED], scheme.bits, tensors[SHAPE].tolist()).numpy()
+    scales = tensors[SCALE].float().numpy()
+    if scheme.group_size is not None:
+        return Int4Blocks(values, scales, scheme.group_size)
+    return Int8Channels(values, scales[:, 0])
+
+
+def packed_bytes(rows: int, columns: int, scheme: Scheme, scale_dtype: ScaleDtype) -> int:
+    """What the three tensors of a weight [rows, columns] take on disk, without making them."""
+    assert scheme.bits is not None
+    words = rows * math.ceil(columns * scheme.bits / 32)
+    return 4 * words + np.dtype(scale_dtype).itemsize * scheme.scale_count(rows, columns) + 2 * 8

@@ -1,0 +1,81 @@
+"""The quantized model in torch, as the device will run it: dequantized weights, INT8 embedding and head, INT8 cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from stages.artifacts.errors import ModelError
+from stages.workshop.model.checkpoint import load_processor, quiet
+from stages.workshop.model.configuration import BlueLMVConfig
+from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+from stages.workshop.model.processing import BlueLMVProcessor
+from stages.workshop.quant.kv_cache import Int8KVCache, check_layers
+from stages.workshop.quant.packed import dequantize
+from stages.workshop.quant.quantized_folder import QuantizedFolder
+
+
+def load_quantized(folder: Path) -> tuple[BlueLMVForConditionalGeneration, BlueLMVProcessor]:
+    """Opens a quantized folder as a float32 model that computes what the device computes.
+
+    Weights are dequantized by the contract; embedding and tied head go through their export scheme; `generate` fills
+    an INT8 cache (see `simulated_cache`), and so must whoever calls the model itself with a cache.
+
+    Raises:
+        ModelError: not a quantized folder, damaged, or weights are missing.
+    """
+    source = QuantizedFolder(folder)
+    with quiet():
+        config = BlueLMVConfig.from_pretrained(folder)
+        del config.quantization_config
+        model, info = BlueLMVForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict=source.float_state(), dtype=torch.float32, output_loading_info=True
+        )
+    if info["missing_keys"]:
+        raise ModelError(
+            f"{folder} lacks {', '.join(sorted(info['missing_keys'])[:4])}.",
+            "They would be random numbers.",
+            "Copy the folder again, or make it again with bluelm quantize.",
+        )
+    model.eval()
+    _round_what_export_rounds(model, source)
+    _use_cache(model, source)
+    return model, load_processor(folder)
+
+
+def simulated_cache(folder: Path, config: BlueLMVConfig) -> Cache:
+    """An empty cache as the device has it: INT8 with the folder's scales, or plain when the cache stays float.
+
+    Raises:
+        ModelError: the scales are missing or do not fit the model.
+    """
+    return _new_cache(QuantizedFolder(folder), check_layers(config))
+
+
+def _new_cache(source: QuantizedFolder, layers: int) -> Cache:
+    scales = source.kv_scales(layers)
+    return DynamicCache() if scales is None else Int8KVCache(scales)
+
+
+def _round_what_export_rounds(model: PreTrainedModel, source: QuantizedFolder) -> None:
+    for name in source.own.at_export:
+        quantized = source.quantized(name)
+        assert quantized is not None
+        # A new parameter, so that embedding and tied head can have different schemes.
+        model.get_submodule(name).weight = nn.Parameter(torch.from_numpy(dequantize(quantized)), requires_grad=False)
+
+
+def _use_cache(model: BlueLMVForConditionalGeneration, source: QuantizedFolder) -> None:
+    layers = check_layers(model.config)
+    source.kv_scales(layers)  # Missing scales are found here, not at the first question.
+    plain = model.generate
+
+    def generate(*args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("past_key_values", _new_cache(source, layers))
+        return plain(*args, **kwargs)
+
+    model.generate = generate
