@@ -22,6 +22,8 @@ CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _NAMED_KEYS = 4
+# What transformers remembers of how a tokenizer was read, and would write into the next checkpoint.
+_LOADING_NOTES = ("is_local", "local_files_only")
 
 
 def save_checkpoint(model: BlueLMVForConditionalGeneration, processor: BlueLMVProcessor, folder: Path) -> None:
@@ -92,6 +94,8 @@ def load_processor(folder: Path) -> BlueLMVProcessor:
                 "Tokenizer, chat template and picture settings belong to the model.",
                 "Copy tokenizer.json, tokenizer_config.json, chat_template.jinja and processor_config.json again.",
             ) from error
+    for note in _LOADING_NOTES:
+        processor.tokenizer.init_kwargs.pop(note, None)
     return processor
 
 
