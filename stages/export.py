@@ -217,9 +217,7 @@ def _verify(
     for check in verify_graphs(folder, prepared.device, reference, open_graph):
         checks.append(check.as_dict())
         cost = f"; {check.arithmetic:.1e} with accuracy level {config.accuracy_level}" if check.approximate else ""
-        yield Notice(
-            f"{check.graph}: {check.output} differs from torch by {check.relative:.1e} ({check.max_abs:.1e} at most){cost}"
-        )
+        yield Notice(f"{check.graph}: {check.output} is {check.relative:.1e} from torch ({check.max_abs:.1e} at most){cost}")
         if check.arithmetic > LOUD_ARITHMETIC:
             yield Notice(
                 f"{check.graph}: the arithmetic costs more than {LOUD_ARITHMETIC:.0%}; --accuracy-level 0 is exact",
