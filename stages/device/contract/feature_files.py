@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.artifacts.errors import ArtifactError
-from stages.device.contract.names import IMAGE_FEATURES, VIT_FEATURES
 from stages.device.imaging.geometry import Grid, Size
 from stages.device.imaging.tiling import Tiling
 
 INDEX_FILE = "features.json"
 FOLDER = "features"
 FeatureKind = Literal["features", "vit-features"]
-KEYS: dict[FeatureKind, str] = {"features": IMAGE_FEATURES, "vit-features": VIT_FEATURES}
+FeatureKey = Literal["image_features", "vit_features"]
+# As the outputs of vision.onnx (`names`).
+KEYS: dict[FeatureKind, FeatureKey] = {"features": "image_features", "vit-features": "vit_features"}
 DTYPES: dict[FeatureKind, np.dtype[Any]] = {"features": np.dtype(np.float32), "vit-features": np.dtype(np.float16)}
 _REMAKE = "Encode the pictures again: bluelm encode MODEL PICTURES --out FOLDER --force"
 
@@ -35,9 +36,9 @@ class _Strict(BaseModel):
 
 
 class FeatureEntry(_Strict):
-    """One picture: the names it was given by, its digest, size and tiling."""
+    """One picture: its names inside the inputs that named it, its digest, size and tiling."""
 
-    paths: tuple[str, ...]
+    names: tuple[str, ...]
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size: Size
     grid: Grid
@@ -50,10 +51,10 @@ class FeatureEntry(_Strict):
         return feature_file(self.sha256)
 
     @classmethod
-    def of(cls, paths: tuple[str, ...], sha256: str, tiling: Tiling) -> FeatureEntry:
+    def of(cls, names: tuple[str, ...], sha256: str, tiling: Tiling) -> FeatureEntry:
         """The entry of a picture with this tiling."""
         return cls(
-            paths=paths, sha256=sha256, size=tiling.size, grid=tiling.grid, tiles=tiling.tiles, tokens=tiling.tokens
+            names=names, sha256=sha256, size=tiling.size, grid=tiling.grid, tiles=tiling.tiles, tokens=tiling.tokens
         )
 
 

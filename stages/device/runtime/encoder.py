@@ -14,16 +14,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.errors import UsageError
 from stages.device.contract.device_config import DeviceConfig
+from stages.device.contract.feature_files import FeatureKey
 from stages.device.contract.names import (
     IMAGE_FEATURES,
     PATCH_EMBED_FILE,
@@ -38,7 +39,6 @@ from stages.device.runtime.sessions import Graph, Port, check_finite
 from stages.device.runtime.timeline import Timeline
 
 DEFAULT_BATCH = 4
-Output = Literal["image_features", "vit_features"]
 Tiles = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -86,6 +86,7 @@ class ImageEncoder:
         self.load_s = 0.0
         self._graphs: _Graphs | None = None
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
 
     @property
     def loaded(self) -> bool:
@@ -105,8 +106,12 @@ class ImageEncoder:
         with self._lock:
             self._graphs = None
 
+    def stop(self) -> None:
+        """Ends what is being encoded after its batch, for good: the program is about to end."""
+        self._stopped.set()
+
     def encode(
-        self, pictures: Iterable[Tiles], output: Output = "image_features", timeline: Timeline | None = None
+        self, pictures: Iterable[Tiles], output: FeatureKey = "image_features", timeline: Timeline | None = None
     ) -> Iterator[EncodedTiles]:
         """Encodes pictures in their order.
 
@@ -117,6 +122,7 @@ class ImageEncoder:
 
         Raises:
             ModelError: a graph fails or computes NaN; whatever `pictures` raises passes through.
+            CancelledError: `stop` was called.
         """
         graphs = self._ready(output)
         timeline = timeline if timeline is not None else Timeline()
@@ -127,7 +133,7 @@ class ImageEncoder:
             yield EncodedTiles(values, tuple(batches))
 
     def _run(
-        self, graphs: _Graphs, batches: Iterator[Tiles], output: Output, timeline: Timeline
+        self, graphs: _Graphs, batches: Iterator[Tiles], output: FeatureKey, timeline: Timeline
     ) -> Iterator[tuple[Floats, int]]:
         numbered = enumerate(batches)
         spec = self.config.vision
@@ -142,6 +148,8 @@ class ImageEncoder:
                 return number, len(tiles), graphs.patch_embed.run({PIXEL_VALUES: pixels}, [PATCH_EMBEDS])[0]
 
         for number, count, embeds in _ahead(prepare) if self.pipeline else iter(prepare, None):
+            if self._stopped.is_set():
+                raise CancelledError
             with timeline.span("blocks", number, count):
                 values = graphs.vision.run({PATCH_EMBEDS: embeds}, [output])[0]
             yield values[:count], number
@@ -153,7 +161,7 @@ class ImageEncoder:
             return pixels
         return np.concatenate([pixels, np.zeros((fixed - len(pixels), *pixels.shape[1:]), np.float32)])
 
-    def _ready(self, output: Output = "image_features") -> _Graphs:
+    def _ready(self, output: FeatureKey = "image_features") -> _Graphs:
         with self._lock:
             if self._graphs is None:
                 # The patch thread is one thread: the cores belong to the blocks.

@@ -144,6 +144,11 @@ class Engine:
         """The language side, once it is loaded; raises ModelError where it cannot be."""
         return self._language.result()
 
+    @property
+    def load_s(self) -> float:
+        """Seconds until both sides were loaded; they load side by side."""
+        return max(self.language.load_s, self.encoder.load_s)
+
     def wait(self) -> None:
         """Waits until everything that loads at the start is there.
 
@@ -216,6 +221,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends the background threads and frees the graphs of vision."""
+        self.encoder.stop()
         self.album.close()
         self._loader.shutdown(wait=True)
         self.encoder.release()

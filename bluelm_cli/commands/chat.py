@@ -1,0 +1,113 @@
+"""`bluelm chat`: one question with `--prompt`, a conversation without."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bluelm_cli import console
+from bluelm_cli.options import Json, Recipe, Seed, Set, Threads
+from stages.artifacts.errors import UsageError
+
+if TYPE_CHECKING:
+    from stages.chat import ChatConfig, ChatResult
+
+
+def chat(
+    model: Annotated[Path | None, typer.Argument(help="An exported model (default: the demo's).")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option("--image", "-i", help="A picture to ask about (repeatable, in order).")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Ask this and end; - reads it from stdin.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", help="Most tokens of an answer (256).")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="0, the default, always takes the likeliest token.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Draw among this many tokens only (0: all).")] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Draw among the likeliest that make up this mass (1: all).")
+    ] = None,
+    seed: Seed = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Prompt tokens per prefill step (128).")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (4).")] = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", help="Features that bluelm encode wrote with this model.")
+    ] = None,
+    keep_vision: Annotated[
+        bool, typer.Option("--keep-vision", help="Hold the vision graphs in memory between pictures.")
+    ] = False,
+    recipe: Recipe = None,
+    sets: Set = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Ask an exported model about pictures; without --prompt, talk with it.
+
+    Example: bluelm chat --image photo.png --prompt "What is this?"
+
+    Example: bluelm chat build/onnx --image photo.png
+    """
+    from stages.artifacts.recipes import load_config
+    from stages.chat import ChatConfig
+    from stages.device.runtime.shipped import model_or_shipped
+
+    flags = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+        "chunk": chunk,
+        "batch": batch,
+        "threads": threads,
+        "keep_vision": keep_vision or None,
+    }
+    config = load_config(ChatConfig, recipe=recipe, sets=sets or [], flags=flags)
+    folder = model_or_shipped(model)
+    if prompt is not None:
+        result = _ask(config, folder, _from_stdin() if prompt == "-" else prompt, images or [], features, as_json)
+        if as_json:
+            console.emit_json(result.as_dict())
+    elif as_json:
+        raise UsageError(
+            "--json without --prompt.", "A conversation has no single answer to print.", "Add --prompt TEXT."
+        )
+    else:
+        from bluelm_cli.conversation import talk
+
+        talk(config, folder, images or [], features)
+
+
+def _ask(
+    config: ChatConfig, model: Path, prompt: str, images: list[Path], features: Path | None, quiet: bool
+) -> ChatResult:
+    """One question; unless quiet, its answer streams to stdout."""
+    from bluelm_cli.conversation import printable
+    from stages import chat as stage
+    from stages.artifacts.events import Finished, Notice
+
+    notices: list[Notice] = []
+    for event in stage.run(config, model, prompt, images, features):
+        if isinstance(event, Finished):
+            if not quiet:
+                console.emit_text("")
+            for notice in notices:
+                console.note(notice.text, notice.level == "warning")
+            return event.result
+        if isinstance(event, Notice):
+            notices.append(event)
+        elif not quiet:
+            console.emit_text(printable(event.text), end="")
+    raise RuntimeError("the stage ended without a Finished event")
+
+
+def _from_stdin() -> str:
+    text = sys.stdin.read().strip()
+    if not text:
+        raise UsageError("--prompt - found nothing on stdin.", "There is no question.", "Pipe a text into the command.")
+    return text
