@@ -1,0 +1,128 @@
+"""patch_embed.onnx and vision.onnx against torch, over grids, connectors and forms of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from stages.artifacts.errors import ModelError
+from stages.device.contract import names
+from stages.workshop.graph.emitter import GraphEmitter
+from stages.workshop.graph.patch_embed import emit_patch_embed
+from stages.workshop.graph.vision import VisionEmitter
+from stages.workshop.graph.vision_shape import vision_shape
+
+KINDS: dict[str, dict[str, Any]] = {
+    "odd grid": {},
+    "even grid": {"vision": {"image_size": 24}},
+    "patch that leaves a rest": {"vision": {"image_size": 30}},
+    "one patch": {"vision": {"image_size": 4}},
+    "no downsampler": {"downsampler": "none"},
+    "fuse_linear": {"fuse_linear": True},
+    "columns first": {"token_order": "column"},
+    "second to last layer, no last norm": {"vision_feature_layer": -2, "vision_post_layernorm": False},
+    "last layer, no last norm": {"vision_post_layernorm": False},
+    "embeddings only": {"vision_feature_layer": -3, "vision_post_layernorm": False},
+    "exact GELU in the tower": {"vision": {"hidden_act": "gelu"}},
+    "quick GELU": {"vision": {"hidden_act": "quick_gelu"}},
+    "tanh GELU in the connector": {"projector_hidden_act": "gelu_pytorch_tanh"},
+    "other epsilon": {"vision": {"layer_norm_eps": 1e-2}},
+}
+
+
+@pytest.fixture
+def export_vision(tmp_path: Path, torch_weights: Any) -> Callable[..., Path]:
+    """Writes both graphs; afterwards the model has the weights that their form keeps."""
+
+    def export(model: Any, form: str = "float", batch: int | str = "tiles", accuracy_level: int = 0) -> Path:
+        weights, shape = torch_weights(model, form), vision_shape(model.config)
+        with GraphEmitter(tmp_path, names.PATCH_EMBED_FILE, "/vision/embeddings") as emitter:
+            emit_patch_embed(emitter, weights, shape, batch)
+            emitter.save()
+        with GraphEmitter(tmp_path, names.VISION_FILE, "/vision") as emitter:
+            list(VisionEmitter(emitter, weights, shape, accuracy_level).emit(batch))
+            emitter.save()
+        weights.apply()
+        return tmp_path
+
+    return export
+
+
+def pixels_of(model: Any, tiles: int) -> torch.Tensor:
+    side = model.config.tile_size
+    return torch.rand(tiles, 3, side, side, generator=torch.Generator().manual_seed(tiles)) * 2 - 1
+
+
+def error(found: np.ndarray, expected: torch.Tensor) -> float:
+    assert found.shape == tuple(expected.shape)
+    return float(np.linalg.norm(found - expected.numpy()) / np.linalg.norm(expected.numpy()))
+
+
+@pytest.mark.parametrize("form", ["float", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_graphs_equal_torch(kind: str, form: str, tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
+    model = tiny_model(**KINDS[kind])
+    folder = export_vision(model, form)
+    pixels = pixels_of(model, 3)
+    with torch.no_grad():
+        patches = model.embed_patches(pixels)
+        features = model.encode_patches(patches)
+        tokens = model.get_image_features(pixels)
+    embedded = open_graph(folder / names.PATCH_EMBED_FILE)({names.PIXEL_VALUES: pixels.numpy()})[names.PATCH_EMBEDS]
+    assert error(embedded, patches) < 2e-6
+    outputs = open_graph(folder / names.VISION_FILE)({names.PATCH_EMBEDS: embedded})
+    assert error(outputs[names.VIT_FEATURES], features) < 5e-6
+    assert error(outputs[names.IMAGE_FEATURES], tokens) < 5e-6
+
+
+def test_a_tile_does_not_see_the_others(tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
+    model = tiny_model()
+    run = open_graph(export_vision(model, "int8", accuracy_level=4) / names.VISION_FILE)
+    patches = np.random.default_rng(0).standard_normal((5, 49, 32)).astype(np.float32)
+    together = run({names.PATCH_EMBEDS: patches})[names.IMAGE_FEATURES]
+    for index in range(5):
+        alone = run({names.PATCH_EMBEDS: patches[index : index + 1]})[names.IMAGE_FEATURES]
+        np.testing.assert_allclose(alone[0], together[index], rtol=0, atol=2e-6)
+
+
+def test_level_4_costs_what_rounding_activations_costs(tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
+    model = tiny_model()
+    run = open_graph(export_vision(model, "int8", accuracy_level=4) / names.VISION_FILE)
+    with torch.no_grad():
+        patches = model.embed_patches(pixels_of(model, 3))
+        expected = model.multi_modal_projector(model.encode_patches(patches))
+    assert 1e-4 < error(run({names.PATCH_EMBEDS: patches.numpy()})[names.IMAGE_FEATURES], expected) < 3e-2
+
+
+def test_a_fixed_batch_takes_no_other_number_of_tiles(tiny_model: Any, export_vision: Any) -> None:
+    folder = export_vision(tiny_model(), batch=4)
+    for name in (names.PATCH_EMBED_FILE, names.VISION_FILE):
+        session = ort.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        assert session.get_inputs()[0].shape[0] == 4
+        assert session.get_outputs()[0].shape[0] == 4
+
+
+def test_so400m_has_the_papers_numbers(tiny_config: Any) -> None:
+    """384 pixels, patches of 14: 27×27 patches, 196 tokens."""
+    shape = vision_shape(tiny_config(vision={"image_size": 384, "patch_size": 14}))
+    assert (shape.side, shape.patches, shape.token_side, shape.tokens) == (27, 729, 14, 196)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"vision": {"hidden_act": "silu"}}, "vision_config.hidden_act is 'silu'"),
+        ({"projector_hidden_act": "silu"}, "projector_hidden_act is 'silu'"),
+    ],
+)
+def test_an_activation_without_an_operator_is_refused(arguments: dict[str, Any], words: str, tiny_config: Any) -> None:
+    with pytest.raises(ModelError) as caught:
+        vision_shape(tiny_config(**arguments))
+    assert words in caught.value.what
+    assert "gelu_pytorch_tanh" in caught.value.fix
