@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CURVE_FILE = "training.json"
@@ -56,7 +56,8 @@ class LossCurve:
     def write(self, folder: Path) -> None:
         """Writes `training.json` in one step."""
         draft = folder / f".{CURVE_FILE}"
-        draft.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        content = {"every": self.every, "steps": self.steps, "losses": self.losses}
+        draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
         draft.replace(folder / CURVE_FILE)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.spec import PAPER_ALPHA, RuleName, TilingSpec
 
@@ -93,12 +94,28 @@ class TrainRecipe(RecipeModel):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainRecipe:
+        problems: list[BluelmError] = []
         if not self.trained:
-            raise ValueError("trained is empty, so nothing would learn")
+            problems.append(
+                RecipeError("trained is an empty list.", "Nothing would learn.", "Name parameters, such as '*'.")
+            )
         if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}, but there are only {self.steps} steps")
+            problems.append(
+                RecipeError(
+                    f"warmup_steps is {self.warmup_steps}, but there are only {self.steps} steps.",
+                    "The learning rate would never reach its peak.",
+                    "Lower warmup_steps or raise steps.",
+                )
+            )
         if self.global_batch % self.accumulation:
-            raise ValueError(f"global_batch {self.global_batch} is not a multiple of accumulation {self.accumulation}")
+            problems.append(
+                RecipeError(
+                    f"global_batch {self.global_batch} is not a multiple of accumulation {self.accumulation}.",
+                    "Every pass of a step has the same number of samples.",
+                    f"Make global_batch a multiple of {self.accumulation}, or choose another accumulation.",
+                )
+            )
+        raise_all(problems)
         return self
 
 

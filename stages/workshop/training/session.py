@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +29,11 @@ from stages.workshop.training.trainer import StageTrainer
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: the whole loss curve, and the steps this run did itself."""
+    """A finished run: the whole loss curve, and how many steps this run did itself in how many seconds."""
 
     curve: LossCurve
     steps: int
+    seconds: float
 
 
 def train(
@@ -68,8 +70,10 @@ def train(
         if machine.threads is not None:
             torch.set_num_threads(machine.threads)
         trainer = _trainer(model, processor, prepared, groups, recipe, machine, states, state, emit, stop)
+        started = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(state.path) if state else None)
-        return Outcome(trainer.curve, trainer.state.global_step - (state.step if state else 0))
+        steps = trainer.state.global_step - (state.step if state else 0)
+        return Outcome(trainer.curve, steps, time.perf_counter() - started)
 
     use_cache = model.config.use_cache if "use_cache" in model.config.__dict__ else None
     for name, parameter in model.named_parameters():

@@ -9,15 +9,15 @@ source ──> outline ──> model ─────────┴──> Stage
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.errors import BluelmError, raise_all
 from stages.artifacts.events import Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
-from stages.artifacts.manifest import Manifest, parent_of
+from stages.artifacts.manifest import Parent, parent_of
 from stages.workshop.model.checkpoint import save_checkpoint
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.data import Prepared, prepare, read_conversations, texts_of
@@ -54,17 +54,27 @@ class StageInputs:
         """What is made of this: how the machine goes about it is no part of it.
 
         Raises:
-            ArtifactError: an input is missing or of another kind.
+            BluelmError: inputs that are missing or of another kind, all of them together.
         """
-        folders = [open_artifact(self.data, "corpus").path]
-        if self.tiles is not None:
-            folders.append(open_artifact(self.tiles, "tiles").path)
+        wanted = [(self.data, "corpus")] + ([(self.tiles, "tiles")] if self.tiles is not None else [])
+        parents: list[Parent] = []
+        problems: list[BluelmError] = []
+        try:
+            parents += self.source.parents()
+        except BluelmError as error:
+            problems.append(error)
+        for path, kind in wanted:
+            try:
+                parents.append(parent_of(open_artifact(path, kind).path))
+            except BluelmError as error:
+                problems.append(error)
+        raise_all(problems)
         return ArtifactSpec(
             kind="checkpoint",
             stage=self.stage,
             config=recipe.model_dump(mode="json", exclude={"execution"}),
             seed=recipe.seed,
-            parents=(*self.source.parents(), *map(parent_of, folders)),
+            parents=tuple(parents),
         )
 
 
@@ -76,7 +86,7 @@ class TrainResult:
     digest: str
     metrics: dict[str, Any]
     up_to_date: bool
-    seconds: float | None = None
+    seconds_training: float | None = None
     samples_per_s: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,7 +96,7 @@ class TrainResult:
             "digest": self.digest,
             **self.metrics,
             "up_to_date": self.up_to_date,
-            "seconds": self.seconds,
+            "seconds_training": self.seconds_training,
             "samples_per_s": self.samples_per_s,
         }
 
@@ -102,34 +112,31 @@ def run_stage(recipe: TrainRecipe, inputs: StageInputs, out: Path, force: bool =
     done = up_to_date(out, spec, force=force)
     if done is not None:
         yield Notice(f"{out} is up to date")
-        yield Finished(_result(out, done, up_to_date=True))
+        yield Finished(TrainResult(out, done.digest, done.metrics, up_to_date=True))
         return
     conversations = read_conversations(inputs.data)
-    started = time.perf_counter()
     with create(out, spec, force=force, resumable=True) as draft:
-        samples_seen = yield from _fill(draft, recipe, inputs, conversations)
-        seconds = time.perf_counter() - started
-        rate = samples_seen / seconds if samples_seen else None
-        draft.run.update(seconds_training=round(seconds, 3), samples_per_s=rate, device=inputs.machine.name)
+        yield from _fill(draft, recipe, inputs, conversations)
+        draft.run.update(device=inputs.machine.name, threads=inputs.machine.threads)
     made = open_artifact(out, "checkpoint").manifest
     if made is None:
         raise RuntimeError(f"{out} was written without a manifest")
-    yield Finished(_result(out, made, up_to_date=False, seconds=round(seconds, 3), samples_per_s=rate))
+    rates = {key: draft.run.get(key) for key in ("seconds_training", "samples_per_s")}
+    yield Finished(TrainResult(out, made.digest, made.metrics, up_to_date=False, **rates))
 
 
 def _fill(
     draft: Draft, recipe: TrainRecipe, inputs: StageInputs, conversations: Sequence[Conversation]
-) -> Generator[Told, None, int]:
-    """Trains into the draft; returns how many samples this run has seen."""
+) -> Generator[Told, None, None]:
+    """Trains into the draft, and writes down what came of it."""
     outline = inputs.source.outline(texts_of(conversations))
     shapes = outline.shapes()
     plans = plan_parameters(shapes, recipe)
     prepared = yield from prepare(conversations, outline, recipe, inputs.tiles)
     states = draft.path / STATES
     curve = read_curve(draft.path) if draft.resumed else None
-    seen = 0
     if curve is None:
-        curve, seen = yield from _train(draft, recipe, inputs, outline, prepared, states)
+        curve = yield from _train(draft, recipe, inputs, outline, prepared, states)
     # The curve is written last: where it stands, the weights beside it are whole.
     shutil.rmtree(states, ignore_errors=True)
     draft.metrics.update(
@@ -140,19 +147,16 @@ def _fill(
         trained_parameters=sum(plan.count for plan in plans if plan.trained),
         data=prepared.report.as_dict(),
     )
-    return seen
 
 
 def _train(
     draft: Draft, recipe: TrainRecipe, inputs: StageInputs, outline: Outline, prepared: Prepared, states: Path
-) -> Generator[Told, None, tuple[LossCurve, int]]:
+) -> Generator[Told, None, LossCurve]:
     model = inputs.source.load(outline, recipe.seed)
     groups = group(plan_parameters({name: tuple(p.shape) for name, p in model.named_parameters()}, recipe))
     outcome = yield from train(model, outline.processor, prepared, groups, recipe, inputs.machine, states)
     save_checkpoint(model, outline.processor, draft.path)
     outcome.curve.write(draft.path)
-    return outcome.curve, outcome.steps * recipe.global_batch
-
-
-def _result(out: Path, manifest: Manifest, *, up_to_date: bool, **rates: float | None) -> TrainResult:
-    return TrainResult(out, manifest.digest, manifest.metrics, up_to_date, **rates)
+    seen = outcome.steps * recipe.global_batch
+    draft.run.update(seconds_training=round(outcome.seconds, 3), samples_per_s=round(seen / outcome.seconds, 2))
+    return outcome.curve

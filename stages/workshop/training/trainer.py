@@ -191,7 +191,7 @@ class _Steps(TrainerCallback):
         stopping = self.stop.is_set()
         control.should_training_stop = stopping or step >= state.max_steps
         due = self.save_every is not None and step % self.save_every == 0
-        control.should_save = step < state.max_steps and (stopping or due)
+        control.should_save = stopping or (due and step < state.max_steps)
         return control
 
 

@@ -1,0 +1,46 @@
+"""`bluelm finetune`: stage 2, everything (Table 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bluelm_cli import console
+from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Recipe, Seed, Set, Threads
+from bluelm_cli.training_report import require_out, show_plan, show_result
+
+
+def finetune(
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to start from.")],
+    data: Annotated[Path, typer.Option("--data", help="The corpus to learn from.")],
+    out: Out = None,
+    tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
+    recipe: Recipe = "finetune.yaml",
+    sets: Set = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train stage 2: everything, the tower's lower layers more slowly (Table 8).
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: bluelm finetune runs/stage1 --data runs/corpus --recipe tiny/finetune.yaml --out runs/stage2
+    """
+    from stages import finetune as stage
+    from stages.artifacts.recipes import load_config
+    from stages.workshop.training.machine import Machine
+
+    config = load_config(stage.FinetuneConfig, recipe, sets or (), {"seed": seed, "dtype": dtype})
+    inputs = stage.inputs(checkpoint, data, tiles=tiles, machine=Machine(device=device, threads=threads))
+    if dry_run:
+        show_plan(stage.plan(config, inputs).as_dict(), as_json)
+        return
+    result = console.drive(stage.run(config, inputs, require_out(out, "finetune"), force))
+    show_result(result.as_dict(), as_json)

@@ -1,0 +1,58 @@
+"""`bluelm pretrain`: stage 1, the connector (Table 7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bluelm_cli import console
+from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Recipe, Seed, Set, Threads
+from bluelm_cli.training_report import require_out, show_plan, show_result
+
+
+def pretrain(
+    data: Annotated[Path, typer.Option("--data", help="The corpus to learn from.")],
+    out: Out = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Start from random weights of this shape.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option("--from", help="Start from this checkpoint.")] = None,
+    vision: Annotated[Path | None, typer.Option("--vision", help="Start from this SigLIP folder (with --llm).")] = None,
+    llm: Annotated[Path | None, typer.Option("--llm", help="Start from this language model's folder.")] = None,
+    tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
+    recipe: Recipe = "pretrain.yaml",
+    sets: Set = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Train stage 1: the connector between a frozen tower and a frozen language model (Table 7).
+
+    Interrupted, the same command goes on where it stopped.
+
+    Example: bluelm pretrain --data runs/corpus --preset tiny --recipe tiny/pretrain.yaml --out runs/stage1
+    """
+    from stages import pretrain as stage
+    from stages.artifacts.recipes import load_config
+    from stages.workshop.training.machine import Machine
+
+    flags = {"preset": preset, "seed": seed, "dtype": dtype}
+    config = load_config(stage.PretrainConfig, recipe, sets or (), flags)
+    inputs = stage.inputs(
+        config,
+        data,
+        checkpoint=checkpoint,
+        vision=vision,
+        llm=llm,
+        tiles=tiles,
+        machine=Machine(device=device, threads=threads),
+    )
+    if dry_run:
+        show_plan(stage.plan(config, inputs).as_dict(), as_json)
+        return
+    result = console.drive(stage.run(config, inputs, require_out(out, "pretrain"), force))
+    show_result(result.as_dict(), as_json)
