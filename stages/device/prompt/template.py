@@ -95,7 +95,7 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 **variables,
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program from outside: any Python error can come out of it
             raise ModelError(
                 f"The chat template fails on this conversation: {error}.",
                 "Some templates want turns in a certain order, or contents of a certain form.",

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from tokenizers import AddedToken
 from transformers import AutoTokenizer, GenerationConfig
 
 from stages.artifacts.errors import ModelError, raise_all
@@ -141,9 +142,8 @@ def _settle_image_token(public: PublicModel, tokenizer: Any) -> None:
     """Makes sure there is an image token, one the tokenizer never splits, and writes its id into the configuration."""
     known = IMAGE_TOKEN in tokenizer.get_added_vocab()
     if not known:
-        tokenizer.add_special_tokens(
-            {"additional_special_tokens": [IMAGE_TOKEN]}, replace_additional_special_tokens=False
-        )
+        token = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
+        tokenizer.add_special_tokens({"extra_special_tokens": [token]}, replace_extra_special_tokens=False)
     public.config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, SiglipVisionConfig
+from transformers import SiglipVisionConfig
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
 from stages.workshop.model.configuration import BlueLMVConfig
@@ -19,6 +19,7 @@ from stages.workshop.model.public.source import (
     PublicModel,
     WeightPlace,
     picture_settings,
+    read_config,
     read_json_if_there,
     tower_notes,
     tower_weights,
@@ -47,7 +48,7 @@ def read_llava_onevision(folder: Path) -> PublicModel:
     Raises:
         ModelError: a variant that computes something else, or broken files.
     """
-    top = AutoConfig.from_pretrained(folder, local_files_only=True)
+    top = read_config(folder)
     raise_all(list(_problems(folder, top)))
     vision = SiglipVisionConfig.from_dict({**top.vision_config.to_dict(), "vision_use_head": False})
     there = int(vision.num_hidden_layers)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
 
 from stages.artifacts.errors import ModelError
 from stages.device.imaging.spec import Resample
@@ -80,6 +81,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path} holds no JSON object.", "It says what the model is made of.", "Download it again.")
     return value
+
+
+def read_config(folder: Path) -> Any:
+    """transformers' configuration of a folder.
+
+    Raises:
+        ModelError: it is missing, broken, or of a model transformers does not know.
+    """
+    read_json(folder / "config.json")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{folder / 'config.json'}: transformers cannot use it: {str(error).strip().splitlines()[0]}",
+            "It says what the model is made of.",
+            "Use a model whose type this version of transformers knows, without remote code.",
+        ) from error
 
 
 def read_json_if_there(path: Path) -> dict[str, Any]:

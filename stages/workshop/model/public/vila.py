@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, SiglipVisionConfig
+from transformers import SiglipVisionConfig
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
 from stages.workshop.model.configuration import BlueLMVConfig
@@ -22,6 +22,7 @@ from stages.workshop.model.public.source import (
     PublicModel,
     WeightPlace,
     picture_settings,
+    read_config,
     read_json,
     read_json_if_there,
     tower_notes,
@@ -60,7 +61,7 @@ def read_vila(folder: Path) -> PublicModel:
     vision.num_hidden_layers = used
     config = BlueLMVConfig(
         vision_config=vision,
-        text_config=AutoConfig.from_pretrained(folder / "llm", local_files_only=True),
+        text_config=read_config(folder / "llm"),
         downsampler=downsampler,
         token_order="column" if downsampler == "mlp_downsample" else "row",
         vision_post_layernorm=False,
