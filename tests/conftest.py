@@ -65,3 +65,23 @@ def bluelm(capfd: pytest.CaptureFixture[str]) -> Callable[..., Completed]:
         return Completed(code, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported tiny model that can be asked: one layer each, random INT8 and INT4 weights, INT8 KV cache."""
+    from stages.artifacts.folder import ArtifactSpec, create
+    from stages.workshop.graph.random_model import write_random_model
+    from stages.workshop.model.presets import preset_config
+    from stages.workshop.model.tokenizer import train_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tokenizer = train_tokenizer(["What colour is the shape?", "red green blue circle square"] * 3, vocab_size=300)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    config = preset_config(
+        "tiny", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, text_layers=1, vision_layers=1
+    )
+    with create(folder / "onnx", ArtifactSpec(kind="onnx", stage="export", config={})) as draft:
+        for _ in write_random_model("tiny", draft.path, config=config, tokenizer=folder / "tokenizer"):
+            pass
+    return folder / "onnx"
