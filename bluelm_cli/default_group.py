@@ -42,7 +42,7 @@ class DefaultGroup(TyperGroup):
 
     def _refuse_typo(self, word: str) -> None:
         near = difflib.get_close_matches(word, list(self.commands), n=1, cutoff=0.6)
-        if near and not Path(word).exists():
+        if near and word.isalpha() and not Path(word).exists():
             raise UsageError(
                 f"{word!r} is neither a command of {self.name!r} nor a folder here.",
                 f"A first word that names no command is taken as the argument of {self.default_command!r}.",

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stages.artifacts.errors import ModelError, UsageError
 from stages.artifacts.events import Event, Events, Finished, Notice
@@ -41,14 +41,23 @@ DEMO_MODEL = "demo"
 Count = Annotated[int, Field(ge=1)]
 
 
+def _at_least_one(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if not sizes:
+        raise ValueError("at least one size is needed")
+    return sizes
+
+
+Sizes = Annotated[tuple[Count, ...], AfterValidator(_at_least_one)]
+
+
 class BenchConfig(RecipeModel):
     """What a bench runs. The defaults are the paper's: 2048 tokens, chunks of 128, 4 tiles a batch (Figs. 7 and 8).
 
     `preset`, `layers`, `vision_layers` and `kv` describe a model of random weights, for when no model is given.
     """
 
-    chunk: tuple[Count, ...] = Field(default=(128,), min_length=1)
-    tiles_per_batch: tuple[Count, ...] = Field(default=(4,), min_length=1)
+    chunk: Sizes = (128,)
+    tiles_per_batch: Sizes = (4,)
     prompt_tokens: Count = 2048
     generate: Count = 64
     runs: Count = 5

@@ -22,6 +22,7 @@ from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_d
 from stages.artifacts.manifest import RUN_FILE, parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.device.prompt.messages import user
+from stages.evaluate.answering import Reply
 from stages.evaluate.asking import Asked, ask, choose
 from stages.evaluate.baseline import QuestionOnly
 from stages.evaluate.questions import Question, read_questions
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from stages.artifacts.folder import Artifact
-    from stages.evaluate.answering import Answerer, Reply
+    from stages.evaluate.answering import Answerer
 
 TRAINING_SPLIT = "train"
 SECONDS = "seconds_answering"
