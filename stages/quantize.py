@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from stages.artifacts.errors import ArtifactError, DataError, UsageError
+from stages.artifacts.errors import ArtifactError, BluelmError, DataError, UsageError, raise_all
 from stages.artifacts.events import Event, Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
 from stages.artifacts.manifest import parent_of
@@ -24,7 +24,15 @@ from stages.evaluate.questions import Question, read_questions
 from stages.workshop.quant.plan import WeightPlan, plan_weights
 from stages.workshop.quant.policy import Rule
 from stages.workshop.quant.quantization_config import OwnKeys
-from stages.workshop.quant.report import LayerReport, PartReport, Report, read_report, sum_all, sum_parts
+from stages.workshop.quant.report import (
+    CalibrationReport,
+    LayerReport,
+    PartReport,
+    Report,
+    read_report,
+    sum_all,
+    sum_parts,
+)
 from stages.workshop.quant.tensor_files import TensorFolder
 
 if TYPE_CHECKING:
@@ -89,8 +97,8 @@ class QuantizePlan:
         return {
             "tensors": [tensor.as_dict() for tensor in self.weights.tensors],
             "at_export": {name: str(scheme) for name, scheme in self.weights.at_export.items()},
-            "parts": [part.as_dict() for part in self.parts],
-            "total": self.total.as_dict(),
+            "parts": [part.model_dump(mode="json") for part in self.parts],
+            "total": self.total.model_dump(mode="json"),
             "kv": self.config.kv,
             "config": self.config.model_dump(mode="json"),
         }
@@ -160,18 +168,11 @@ def run(
     Raises:
         BluelmError: see `plan`; or the corpus cannot be used. All of it before anything is written.
     """
-    if corpus is None and config.kv == "int8":
-        raise UsageError(
-            "--data is missing.",
-            "The scales of the INT8 KV cache come from real prompts.",
-            "Give a corpus (bluelm data render makes one), or keep the cache float: --kv float",
-        )
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    decided = plan(config, checkpoint)
-    prompts = [] if corpus is None else _prompts(corpus, config.samples)
+    decided, prompts = _check(config, checkpoint, corpus)
     parents = tuple(parent_of(path) for path in (checkpoint, corpus) if path is not None)
     spec = ArtifactSpec(kind="quantized", stage="quantize", config=config.model_dump(mode="json"), parents=parents)
     if up_to_date(out, spec, force=force) is not None:
@@ -185,8 +186,23 @@ def run(
         calibration = yield from _calibrate(config, checkpoint, prompts, decided.weights, draft, device)
         report = _report(decided, errors, calibration)
         report.write(draft.path)
-        draft.metrics.update(report.total.as_dict())
+        draft.metrics.update(report.total.model_dump(mode="json"))
     yield Finished(QuantizeResult(out, report))
+
+
+def _check(config: QuantizeConfig, checkpoint: Path, corpus: Path | None) -> tuple[QuantizePlan, list[Question]]:
+    """All that can be wrong before work starts, reported together."""
+    problems: list[BluelmError] = []
+    try:
+        decided = plan(config, checkpoint)
+    except BluelmError as error:
+        problems.append(error)
+    try:
+        prompts = _prompts(config, corpus)
+    except BluelmError as error:
+        problems.append(error)
+    raise_all(problems)
+    return decided, prompts
 
 
 def _write(config: QuantizeConfig, checkpoint: Path, weights: WeightPlan, draft: Draft) -> Stream[dict[str, float]]:
@@ -205,12 +221,21 @@ def _write(config: QuantizeConfig, checkpoint: Path, weights: WeightPlan, draft:
     return errors
 
 
-def _prompts(corpus: Path, count: int) -> list[Question]:
-    """Evenly spaced training rows of a corpus.
+def _prompts(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
+    """Evenly spaced training rows of a corpus; none where neither corpus nor scales are asked for.
 
     Raises:
-        DataError: it has none.
+        UsageError: scales need prompts, and there is no corpus.
+        DataError: the corpus has no rows.
     """
+    if corpus is None and config.kv == "int8":
+        raise UsageError(
+            "--data is missing.",
+            "The scales of the INT8 KV cache come from real prompts.",
+            "Give a corpus (bluelm data render makes one), or keep the cache float: --kv float",
+        )
+    if corpus is None:
+        return []
     rows = read_questions(open_artifact(corpus, "corpus").path, SPLIT)
     if not rows:
         raise DataError(
@@ -218,7 +243,7 @@ def _prompts(corpus: Path, count: int) -> list[Question]:
             "The scales of the INT8 KV cache come from real prompts.",
             "Give a corpus with training rows, or keep the cache float: --kv float",
         )
-    count = min(count, len(rows))
+    count = min(config.samples, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
@@ -287,5 +312,11 @@ def _report(decided: QuantizePlan, errors: Mapping[str, float], calibration: Cal
                 bytes_after=tensor.bytes_after if own else 0,
             )
         )
-    samples, tokens = (calibration.samples, calibration.tokens) if calibration else (0, 0)
-    return Report(tuple(layers), decided.parts, decided.total, {"samples": samples, "tokens": tokens})
+    return Report(
+        layers=tuple(layers),
+        parts=decided.parts,
+        total=decided.total,
+        calibration=CalibrationReport(
+            samples=calibration.samples if calibration else 0, tokens=calibration.tokens if calibration else 0
+        ),
+    )

@@ -6,20 +6,25 @@ embedding), divided by the number of the checkpoint's values.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
+
+from stages.artifacts.errors import ArtifactError
 from stages.workshop.quant.modules import part_of
 from stages.workshop.quant.plan import TensorPlan
 
 REPORT_FILE = "report.json"
 
 
-@dataclass(frozen=True)
-class LayerReport:
+class _Frozen(BaseModel):
+    # Computed values stand in the file too; they are computed again when it is read.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LayerReport(_Frozen):
     """One quantized module.
 
     Attributes:
@@ -38,9 +43,13 @@ class LayerReport:
     bytes_before: int
     bytes_after: int
 
+    @computed_field
+    def part(self) -> str:
+        """The part of the model it belongs to."""
+        return part_of(self.name)
 
-@dataclass(frozen=True)
-class PartReport:
+
+class PartReport(_Frozen):
     """A part of the model, or the whole: number of weights, bytes, true bits per weight."""
 
     part: str
@@ -48,33 +57,30 @@ class PartReport:
     bytes_before: int
     bytes_after: int
 
-    @property
+    @computed_field
     def bits_per_weight(self) -> float:
         """8 · bytes on disk / number of values."""
         return 8 * self.bytes_after / self.weights
 
-    def as_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {**vars(self), "bits_per_weight": round(self.bits_per_weight, 4)}
+
+class CalibrationReport(_Frozen):
+    """What calibrated: prompts, and their tokens together (image tokens included); 0 without a corpus."""
+
+    samples: int
+    tokens: int
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(_Frozen):
     """The whole of report.json."""
 
     layers: tuple[LayerReport, ...]
     parts: tuple[PartReport, ...]
     total: PartReport
-    calibration: Mapping[str, Any]
+    calibration: CalibrationReport
 
     def as_dict(self) -> dict[str, Any]:
         """As written to the file."""
-        return {
-            "layers": [{**vars(layer), "part": part_of(layer.name)} for layer in self.layers],
-            "parts": [part.as_dict() for part in self.parts],
-            "total": self.total.as_dict(),
-            "calibration": dict(self.calibration),
-        }
+        return self.model_dump(mode="json")
 
     def worst(self, count: int) -> list[LayerReport]:
         """The layers with the largest output error (weight error where there is none), worst first."""
@@ -82,16 +88,24 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Writes report.json into a folder."""
-        (folder / REPORT_FILE).write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+        (folder / REPORT_FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read_report(folder: Path) -> Report:
-    """Reads report.json of a finished folder."""
-    data = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    layers = tuple(LayerReport(**{key: layer[key] for key in LayerReport.__annotations__}) for layer in data["layers"])
-    parts = [PartReport(**{key: part[key] for key in PartReport.__annotations__}) for part in data["parts"]]
-    total = PartReport(**{key: data["total"][key] for key in PartReport.__annotations__})
-    return Report(layers, tuple(parts), total, data["calibration"])
+    """Reads report.json of a finished folder.
+
+    Raises:
+        ArtifactError: missing or broken.
+    """
+    path = folder / REPORT_FILE
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}.",
+            "It says what quantization did to each layer.",
+            "Quantize again with --force.",
+        ) from error
 
 
 def sum_parts(tensors: Sequence[TensorPlan]) -> tuple[PartReport, ...]:
@@ -108,7 +122,10 @@ def sum_all(tensors: Sequence[TensorPlan]) -> PartReport:
 def _sum(name: str, tensors: Iterable[TensorPlan]) -> PartReport:
     held = tuple(tensors)
     return PartReport(
-        name, sum(t.weights for t in held), sum(t.bytes_before for t in held), sum(t.bytes_after for t in held)
+        part=name,
+        weights=sum(tensor.weights for tensor in held),
+        bytes_before=sum(tensor.bytes_before for tensor in held),
+        bytes_after=sum(tensor.bytes_after for tensor in held),
     )
 
 

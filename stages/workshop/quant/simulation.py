@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
 
 from stages.artifacts.errors import ModelError
 from stages.workshop.model.checkpoint import load_processor, quiet
 from stages.workshop.model.configuration import BlueLMVConfig
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
+from stages.workshop.quant.conversion import GENERATION_FILE
 from stages.workshop.quant.kv_cache import Int8KVCache, check_layers
 from stages.workshop.quant.packed import dequantize
 from stages.workshop.quant.quantized_folder import QuantizedFolder
@@ -41,6 +42,8 @@ def load_quantized(folder: Path) -> tuple[BlueLMVForConditionalGeneration, BlueL
             "They would be random numbers.",
             "Copy the folder again, or make it again with bluelm quantize.",
         )
+    if (folder / GENERATION_FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     model.eval()
     _round_what_export_rounds(model, source)
     _use_cache(model, source)
