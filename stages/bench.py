@@ -26,7 +26,7 @@ from stages.artifacts.errors import ModelError, UsageError
 from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
 from stages.artifacts.manifest import parent_of
-from stages.artifacts.recipes import RecipeModel, recipes_folder
+from stages.artifacts.recipes import RecipeModel
 
 if TYPE_CHECKING:
     from stages.artifacts.folder import Artifact
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # The one-minute load per core from which other work disturbs a measurement.
 BUSY = 0.5
-DEMO_MODEL = "demo"
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -174,7 +173,7 @@ def _source(config: BenchConfig, model: Path | None) -> Artifact | None:
     """The exported model to measure, or None for a preset's random weights.
 
     Raises:
-        UsageError: both are asked for, or the shape of random weights without a preset.
+        UsageError: both are asked for, the shape of random weights without a preset, or no model where none is shipped.
         ArtifactError: the model is no exported one.
     """
     shape = {name: getattr(config, name) for name in ("layers", "vision_layers", "kv")}
@@ -193,7 +192,9 @@ def _source(config: BenchConfig, model: Path | None) -> Artifact | None:
             "An exported model is measured as it is; only random weights can be shaped.",
             "Add --preset bluelm-v-3b, or leave it out.",
         )
-    return open_artifact(model if model is not None else recipes_folder() / DEMO_MODEL, "onnx")
+    from stages.device.runtime.shipped import model_or_shipped
+
+    return open_artifact(model_or_shipped(model), "onnx")
 
 
 def _measure(

@@ -22,25 +22,6 @@ PROMISED = {
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model with random weights, INT8 and INT4, that can be asked."""
-    from stages.workshop.graph.random_model import write_random_model
-    from stages.workshop.model.presets import preset_config
-    from stages.workshop.model.tokenizer import train_tokenizer
-
-    folder = tmp_path_factory.mktemp("cli")
-    tokenizer = train_tokenizer(["Which colour?", "red blue"] * 3, vocab_size=300)
-    tokenizer.save_pretrained(folder / "tokenizer")
-    config = preset_config(
-        "tiny", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, text_layers=1, vision_layers=1
-    )
-    with create(folder / "onnx", ArtifactSpec(kind="onnx", stage="export", config={})) as draft:
-        for _ in write_random_model("tiny", draft.path, config=config, tokenizer=folder / "tokenizer"):
-            pass
-    return folder / "onnx"
-
-
-@pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
 
@@ -54,8 +35,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_json_has_the_promised_fields(bluelm: Run, exported: Path) -> None:
-    done = bluelm("bench", exported, "--chunk", 8, "--chunk", 24, *QUICK, "--json")
+def test_json_has_the_promised_fields(bluelm: Run, tiny_onnx: Path) -> None:
+    done = bluelm("bench", tiny_onnx, "--chunk", 8, "--chunk", 24, *QUICK, "--json")
     assert done.code == 0, done.err
     result = done.json()
     assert set(result) >= {"rows", "peak_rss_mb", "machine", "versions"}
@@ -65,13 +46,13 @@ def test_json_has_the_promised_fields(bluelm: Run, exported: Path) -> None:
     assert result["machine"]["cpu"] and result["versions"]["onnxruntime"]
 
 
-def test_run_may_be_named_and_prints_a_table(bluelm: Run, exported: Path) -> None:
-    done = bluelm("bench", "run", exported, *QUICK)
+def test_run_may_be_named_and_prints_a_table(bluelm: Run, tiny_onnx: Path) -> None:
+    done = bluelm("bench", "run", tiny_onnx, *QUICK)
     assert done.code == 0 and "prefill" in done.out and "peak memory" in done.out
 
 
-def test_dry_run_says_what_would_run(bluelm: Run, exported: Path, tmp_path: Path) -> None:
-    done = bluelm("bench", exported, "--chunk", 64, "--out", tmp_path / "out", "--dry-run", "--json")
+def test_dry_run_says_what_would_run(bluelm: Run, tiny_onnx: Path, tmp_path: Path) -> None:
+    done = bluelm("bench", tiny_onnx, "--chunk", 64, "--out", tmp_path / "out", "--dry-run", "--json")
     plan = done.json()
     assert plan["workload"]["chunks"] == [64] and plan["workload"]["prompt_tokens"] == 2048 - 64
     assert (plan["tiles"], plan["image_tokens"]) == (9, 144)
@@ -80,8 +61,8 @@ def test_dry_run_says_what_would_run(bluelm: Run, exported: Path, tmp_path: Path
     assert (preset["tiles"], preset["image_tokens"]) == (9, 1764)
 
 
-def test_neither_speed_nor_accuracy_of_an_exported_model_imports_torch(exported: Path, corpus: Path) -> None:
-    lines = [["bench", str(exported), *map(str, QUICK)], ["bench", "eval", str(exported), "--data", str(corpus)]]
+def test_neither_speed_nor_accuracy_of_an_exported_model_imports_torch(tiny_onnx: Path, corpus: Path) -> None:
+    lines = [["bench", str(tiny_onnx), *map(str, QUICK)], ["bench", "eval", str(tiny_onnx), "--data", str(corpus)]]
     code = f"""
 import sys
 from bluelm_cli.app import main
@@ -97,16 +78,16 @@ print(sorted({{"torch", "transformers", "onnx", "compressed_tensors"}} & set(sys
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_eval_and_table(bluelm: Run, exported: Path, corpus: Path, tmp_path: Path) -> None:
+def test_eval_and_table(bluelm: Run, tiny_onnx: Path, corpus: Path, tmp_path: Path) -> None:
     out, speed = tmp_path / "eval", tmp_path / "speed"
-    done = bluelm("bench", "eval", exported, "--data", corpus, "--max-tokens", 4, "--out", out, "--json")
+    done = bluelm("bench", "eval", tiny_onnx, "--data", corpus, "--max-tokens", 4, "--out", out, "--json")
     assert done.code == 0, done.err
     result = done.json()
     assert result["model"]["kind"] == "onnx" and result["total"]["questions"] == 1
     assert result["tasks"]["colour"]["baseline"] == 1.0 and result["seconds"] > 0
-    again = bluelm("bench", "eval", exported, "--data", corpus, "--max-tokens", 4, "--out", out)
+    again = bluelm("bench", "eval", tiny_onnx, "--data", corpus, "--max-tokens", 4, "--out", out)
     assert again.code == 0 and "up to date" in again.err and "question only" in again.out
-    assert bluelm("bench", exported, *QUICK, "--out", speed).code == 0
+    assert bluelm("bench", tiny_onnx, *QUICK, "--out", speed).code == 0
     table = bluelm("bench", "table", out, speed, "--json").json()
     assert [row["form"] for row in table["rows"]] == ["exported", "question only"]
     assert table["rows"][0]["decode_tok_s"] > 0 and table["rows"][0]["bytes"] > 1000
@@ -131,9 +112,9 @@ def test_eval_and_table(bluelm: Run, exported: Path, corpus: Path, tmp_path: Pat
     ],
 )
 def test_what_the_user_can_mend_is_told_in_three_beats(
-    bluelm: Run, exported: Path, corpus: Path, words: tuple[str, ...], beats: tuple[str, ...]
+    bluelm: Run, tiny_onnx: Path, corpus: Path, words: tuple[str, ...], beats: tuple[str, ...]
 ) -> None:
-    paths = {"CORPUS": corpus, "MODEL": exported}
+    paths = {"CORPUS": corpus, "MODEL": tiny_onnx}
     done = bluelm(*[paths.get(word, word) for word in words])
     assert done.code == 2 and done.out == ""
     assert all(beat.casefold() in done.err.casefold() for beat in beats), done.err
