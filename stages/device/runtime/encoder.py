@@ -12,7 +12,6 @@ Shapes: B tiles of a batch, S tile side, P patches, C vision width, t tokens per
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from stages.device.contract.names import (
     VIT_FEATURES,
 )
 from stages.device.imaging.crop import normalize
-from stages.device.runtime.batches import pack, unpack
+from stages.device.runtime.batches import Batch, batches
 from stages.device.runtime.sessions import Graph, Port, check_finite
 from stages.device.runtime.timeline import Timeline
 
@@ -126,33 +125,37 @@ class ImageEncoder:
         """
         graphs = self._ready(output)
         timeline = timeline if timeline is not None else Timeline()
-        counts: deque[int] = deque()
-        results = self._run(graphs, pack(pictures, self.batch, counts), output, timeline)
-        for values, batches in unpack(results, counts):
-            check_finite(values, graphs.vision.path)
-            yield EncodedTiles(values, tuple(batches))
+        rows: list[Floats] = []
+        numbers: list[int] = []
+        for batch, values in self._run(graphs, batches(pictures, self.batch), output, timeline):
+            rows.append(values)
+            numbers.append(batch.number)
+            if batch.last:
+                whole = np.concatenate(rows)
+                check_finite(whole, graphs.vision.path)
+                yield EncodedTiles(whole, tuple(numbers))
+                rows, numbers = [], []
 
     def _run(
-        self, graphs: _Graphs, batches: Iterator[Tiles], output: FeatureKey, timeline: Timeline
-    ) -> Iterator[tuple[Floats, int]]:
-        numbered = enumerate(batches)
+        self, graphs: _Graphs, upcoming: Iterator[Batch], output: FeatureKey, timeline: Timeline
+    ) -> Iterator[tuple[Batch, Floats]]:
         spec = self.config.vision
 
-        def prepare() -> tuple[int, int, Floats] | None:
-            """Draws, normalizes and embeds the next batch: its number, its tiles, [B, P, C]."""
-            number, tiles = next(numbered, (-1, None))
-            if tiles is None:
+        def prepare() -> tuple[Batch, Floats] | None:
+            """Draws, normalizes and embeds the next batch: [B, P, C]."""
+            batch = next(upcoming, None)
+            if batch is None:
                 return None
-            with timeline.span("patch", number, len(tiles)):
-                pixels = self._filled(normalize(tiles, spec.image_mean, spec.image_std))  # [B, 3, S, S]
-                return number, len(tiles), graphs.patch_embed.run({PIXEL_VALUES: pixels}, [PATCH_EMBEDS])[0]
+            with timeline.span("patch", batch.number, len(batch.tiles)):
+                pixels = self._filled(normalize(batch.tiles, spec.image_mean, spec.image_std))  # [B, 3, S, S]
+                return batch, graphs.patch_embed.run({PIXEL_VALUES: pixels}, [PATCH_EMBEDS])[0]
 
-        for number, count, embeds in _ahead(prepare) if self.pipeline else iter(prepare, None):
+        for batch, embeds in _ahead(prepare) if self.pipeline else iter(prepare, None):
             if self._stopped.is_set():
                 raise CancelledError
-            with timeline.span("blocks", number, count):
+            with timeline.span("blocks", batch.number, len(batch.tiles)):
                 values = graphs.vision.run({PATCH_EMBEDS: embeds}, [output])[0]
-            yield values[:count], number
+            yield batch, values[: len(batch.tiles)]
 
     def _filled(self, pixels: Floats) -> Floats:
         """Fills a batch up where the graphs want a fixed number of tiles."""

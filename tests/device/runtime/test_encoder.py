@@ -18,7 +18,7 @@ from onnx.numpy_helper import to_array
 from stages.artifacts.errors import ImageError, ModelError, UsageError
 from stages.device.contract import names
 from stages.device.contract.device_config import read_device_config
-from stages.device.runtime.batches import pack, unpack
+from stages.device.runtime.batches import batches
 from stages.device.runtime.encoder import ImageEncoder
 from stages.device.runtime.timeline import Span, Timeline, hidden_seconds
 
@@ -180,15 +180,15 @@ def test_nan_features_are_named(handmade: Path, tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 12), max_size=8), st.integers(1, 7))
-def test_packing_and_unpacking_gives_every_picture_its_tiles(counts: list[int], batch: int) -> None:
-    from collections import deque
-
+def test_batches_hold_every_tile_once_and_no_two_pictures(counts: list[int], size: int) -> None:
     pictures = [np.arange(count) + 100 * index for index, count in enumerate(counts)]
-    known: deque[int] = deque()
-    batches = list(pack(pictures, batch, known))
-    assert [len(item) for item in batches[:-1]] == [batch] * (len(batches) - 1)
-    assert sum(len(item) for item in batches) == sum(counts)
-    found = list(unpack(((item, number) for number, item in enumerate(batches)), known))
-    for picture, (rows, numbers) in zip(pictures, found, strict=True):
-        np.testing.assert_array_equal(picture, rows)
-        assert numbers == [n for n, item in enumerate(batches) if set(item.tolist()) & set(picture.tolist())]
+    found = list(batches(pictures, size))
+    assert [batch.number for batch in found] == list(range(len(found)))
+    np.testing.assert_array_equal(
+        np.concatenate([*(batch.tiles for batch in found), []]), np.concatenate([*pictures, []])
+    )
+    for batch in found:
+        picture = pictures[batch.tiles[0] // 100]
+        assert len(batch.tiles) == size or batch.last
+        assert batch.last == (batch.tiles[-1] == picture[-1])
+        assert set(batch.tiles) <= set(picture)
