@@ -5,9 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from stages.artifacts.errors import BluelmError, UsageError
+
+if TYPE_CHECKING:
+    from stages.device.imaging.geometry import Grid
 
 
 def flag_problems(flags: Mapping[str, Any], max_grid: str | None) -> list[BluelmError]:
@@ -26,11 +29,13 @@ def flag_problems(flags: Mapping[str, Any], max_grid: str | None) -> list[Bluelm
     return [problem for problem in found if problem is not None]
 
 
-def parse_grid(text: str) -> tuple[int, int]:
-    """Columns and rows of `4x4` (also `4X4`, `4×4`, `4:4`); 0 and 0 where it is no grid of sides from 1 to 64."""
+def parse_grid(text: str) -> Grid | None:
+    """The grid of `4x4` (also `4X4`, `4×4`, `4:4`); None where it is no grid of sides from 1 to 64."""
+    from stages.device.imaging.geometry import Grid
+
     match = re.fullmatch(r"\s*(\d{1,2})\s*[xX×:]\s*(\d{1,2})\s*", text, flags=re.ASCII)
-    cols, rows = (int(match[1]), int(match[2])) if match else (0, 0)
-    return (cols, rows) if 1 <= cols <= 64 and 1 <= rows <= 64 else (0, 0)
+    grid = Grid(int(match[1]), int(match[2])) if match else Grid(0, 0)
+    return grid if all(1 <= side <= 64 for side in grid) else None
 
 
 def _unknown(flag: str, value: str | None, known: list[str]) -> BluelmError | None:
@@ -62,7 +67,7 @@ def _few(flag: str, value: int | None) -> BluelmError | None:
 
 
 def _no_grid(max_grid: str | None) -> BluelmError | None:
-    if max_grid is None or parse_grid(max_grid) != (0, 0):
+    if max_grid is None or parse_grid(max_grid) is not None:
         return None
     return UsageError(
         f"--max-grid {max_grid!r} is not a grid.",

@@ -100,9 +100,9 @@ def _config(recipe: str | None, sets: list[str], flags: dict[str, Any], max_grid
     from stages.tile import TileConfig
 
     raise_all(flag_problems(flags, max_grid))
-    if max_grid is not None:
-        cols, rows = parse_grid(max_grid)
-        flags = {**flags, "max_cols": cols, "max_rows": rows}
+    grid = parse_grid(max_grid) if max_grid is not None else None
+    if grid is not None:
+        flags = {**flags, "max_cols": grid.cols, "max_rows": grid.rows}
     config = load_config(TileConfig, recipe=recipe, sets=sets, flags=flags)
     # A recipe's max_tiles would hide the flag's grid.
-    return config if max_grid is None else config.model_copy(update={"max_tiles": None})
+    return config if grid is None else config.model_copy(update={"max_tiles": None})

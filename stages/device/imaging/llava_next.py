@@ -1,7 +1,7 @@
 """LLaVA-NeXT's choice: the largest effective resolution, and among equals the least waste.
 
-Equals `transformers.image_processing_utils.select_best_resolution`, and also answers where that one finds nothing
-(every candidate truncated to an area of 0).
+Equals `transformers.image_processing_utils.select_best_resolution`, also for extreme shapes (10000×5), which measure 0
+everywhere and so get the smallest canvas.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def choose_llava_next(size: Size, candidates: Iterable[Grid], tile: int) -> Grid
     """
     best = Grid(1, 1)
     best_effective = 0
-    best_wasted = 0
+    best_wasted = float("inf")
     for grid in candidates:
         effective = effective_resolution(size, grid, tile)
         wasted = grid.area * tile * tile - effective

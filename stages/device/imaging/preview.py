@@ -61,12 +61,13 @@ def draw_preview(image: Image.Image, tiling: Tiling, title: str) -> Image.Image:
 def caption(tiling: Tiling) -> list[str]:
     """The figures of a decision in two lines."""
     size, scaled, canvas = tiling.size, tiling.scaled, tiling.canvas
+    tiles = "1 tile" if tiling.tiles == 1 else f"{tiling.tiles} tiles"
     padding = 1 - scaled.area / canvas.area
     across, down = scaled.width / size.width, scaled.height / size.height
     scale = f"{across:.3g}" if abs(across - down) < 0.01 * down else f"{across:.3g} across, {down:.3g} down"
     return [
         f"{size.width} x {size.height}   {tiling.rule}: grid {tiling.grid.cols}:{tiling.grid.rows}, "
-        f"canvas {canvas.width} x {canvas.height}, {tiling.tiles} tiles, {tiling.tokens} tokens",
+        f"canvas {canvas.width} x {canvas.height}, {tiles}, {tiling.tokens} tokens",
         f"scale {scale}   padding {padding:.1%}   canvas/picture area {tiling.enlargement:.3g}",
     ]
 

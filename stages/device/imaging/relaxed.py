@@ -29,7 +29,8 @@ def choose_relaxed(size: Size, candidates: Sequence[Grid], tile: int, alpha: flo
     best_effective = 0
     best_wasted = float("inf")
     for grid in candidates:
-        effective = effective_resolution(size, grid, tile)
+        # Sides of at least 1: where all R_e were 0, nothing would ever be chosen.
+        effective = effective_resolution(size, grid, tile, least=1)
         wasted = grid.area * tile * tile - effective
         threshold = alpha * best_effective
         much_better = effective - best_effective > threshold  # (1)

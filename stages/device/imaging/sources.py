@@ -98,7 +98,7 @@ def _in_json(file: Path) -> list[Picture]:
 def _rows(file: Path) -> list[Any]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read: {error}.", "It lists the pictures.", "Check the file.") from error
     if not isinstance(rows, list):
         raise DataError(

@@ -1,0 +1,94 @@
+"""What an input names: pictures, folders, LLaVA JSON, corpus folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stages.artifacts.errors import BluelmError, DataError, ImageError
+from stages.device.imaging.sources import list_pictures
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+    return path
+
+
+def names(*inputs: Path) -> list[str]:
+    return [item.name for item in list_pictures(inputs)]
+
+
+def llava(path: Path, *images: object) -> Path:
+    path.write_text(json.dumps([{"id": n, "image": image, "conversations": []} for n, image in enumerate(images)]))
+    return path
+
+
+def test_a_folder_is_searched_by_suffix_sorted_without_hidden_files(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a/z.jpg", ".hidden/c.png", "a/.d.png"):
+        picture(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    assert names(tmp_path) == ["a/z.jpg", "b.PNG"]
+
+
+def test_a_picture_is_itself_whatever_its_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "scan.0001"
+    assert [(item.path, item.name) for item in list_pictures([path])] == [(path, "scan.0001")]
+
+
+def test_a_json_names_each_picture_once_relative_to_itself(tmp_path: Path) -> None:
+    rows = [{"image": "images/2.png"}, {"id": "text only"}, {"image": ["images/1.png", "images/2.png"]}]
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(rows))
+    assert names(file) == ["images/2.png", "images/1.png"]
+    assert list_pictures([file])[0].path == tmp_path / "images" / "2.png"
+
+
+def test_a_corpus_folder_is_its_two_splits(tmp_path: Path) -> None:
+    llava(tmp_path / "train.json", "images/1.png", "images/2.png")
+    llava(tmp_path / "heldout.json", "images/3.png", "images/1.png")
+    picture(tmp_path / "images" / "unused.png")
+    assert names(tmp_path) == ["images/1.png", "images/2.png", "images/3.png"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])
+def test_a_json_reaches_no_picture_outside_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="lies outside its folder"):
+        list_pictures([llava(tmp_path / "data.json", name)])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "cannot be read"),
+        ('{"a": 1}', "holds a dict, not a list of rows"),
+        ("[3]", "row 0 is not LLaVA's"),
+        ('[{"image": 3}]', "row 0 is not LLaVA's"),
+        ('[{"image": "a.png"}, {"image": [""]}]', "row 1 is not LLaVA's"),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_a_json_that_is_not_llavas(tmp_path: Path, text: str, reason: str) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(text)
+    with pytest.raises(DataError, match=f"data.json.*{reason}"):
+        list_pictures([file])
+
+
+def test_problems_of_several_inputs_are_reported_together(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    bad = llava(tmp_path / "bad.json", "../x.png")
+    with pytest.raises(BluelmError) as caught:
+        list_pictures([tmp_path / "none", bad])
+    assert [type(problem) for problem in caught.value.problems] == [ImageError, DataError]
+    assert "holds no pictures" in caught.value.problems[0].what
+
+
+def test_the_published_llava_rows(data_dir: Path) -> None:
+    pictures = list_pictures([data_dir / "llava_format" / "llava_v1_5_mix200.json"])
+    assert 100 < len(pictures) <= 200
+    assert all(item.path.is_relative_to(data_dir / "llava_format") for item in pictures)
