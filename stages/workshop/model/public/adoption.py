@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer, GenerationConfig
 
 from stages.artifacts.errors import ModelError, raise_all
+from stages.artifacts.events import Events, Finished, Progress
 from stages.device.imaging.presets import ImagingPreset
 from stages.device.imaging.spec import TilingSpec
 from stages.workshop.model.checkpoint import save_checkpoint, weight_problems
@@ -84,9 +85,8 @@ def import_checkpoint(
     max_cols: int = 4,
     max_rows: int = 4,
     chat_template: str | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Adoption:
-    """Writes a public checkpoint as one of ours.
+) -> Events[Adoption]:
+    """Writes a public checkpoint as one of ours, telling how many weights it has read.
 
     Args:
         source: the downloaded folder.
@@ -94,7 +94,6 @@ def import_checkpoint(
         max_cols: the widest grid of tiles the processor will choose.
         max_rows: the highest.
         chat_template: one of `chat_templates.NAMES`, or None to choose by the model.
-        progress: called with the weights read so far and in all.
 
     Raises:
         ModelError: as `read_public_model`, or weights that do not fit the model.
@@ -105,18 +104,20 @@ def import_checkpoint(
     _settle_image_token(public, tokenizer)
     template = choose_template(tokenizer, public.chat_templates, IMAGE_TOKEN, chat_template)
     tokenizer.chat_template = template.source
-    model = _load(public, source, progress)
+    model = yield from _load(public, source)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.generation_config = _generation(public, tokenizer)
     processor = BlueLMVProcessor(_image_processor(public, max_cols, max_rows), tokenizer, template.source)
     save_checkpoint(model, processor, out)
-    return Adoption(
-        layout=public.layout,
-        parameters=model.num_parameters(),
-        tokens_per_tile=public.config.tokens_per_tile,
-        chat_template=template.origin,
-        notes=public.notes,
+    yield Finished(
+        Adoption(
+            layout=public.layout,
+            parameters=model.num_parameters(),
+            tokens_per_tile=public.config.tokens_per_tile,
+            chat_template=template.origin,
+            notes=public.notes,
+        )
     )
 
 
@@ -147,7 +148,7 @@ def _settle_image_token(public: PublicModel, tokenizer: Any) -> None:
     public.config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
 
 
-def _load(public: PublicModel, source: Path, progress: Callable[[int, int], None]) -> BlueLMVForConditionalGeneration:
+def _load(public: PublicModel, source: Path) -> Generator[Progress, None, BlueLMVForConditionalGeneration]:
     with torch.device("meta"):
         model = BlueLMVForConditionalGeneration(public.config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -156,7 +157,7 @@ def _load(public: PublicModel, source: Path, progress: Callable[[int, int], None
     state: dict[str, torch.Tensor] = {}
     for done, (name, tensor) in enumerate(_tensors(public.weights), start=1):
         state[name] = tensor
-        progress(done, len(public.weights))
+        yield Progress("weights", done, len(public.weights))
     dtype = state[_embedding_name(model)].dtype
     state = {name: tensor.to(dtype) for name, tensor in state.items()}
     model.load_state_dict(state, strict=False, assign=True)
@@ -181,7 +182,7 @@ def _difference(
     }
 
 
-def _tensors(weights: Mapping[str, WeightPlace]) -> Any:
+def _tensors(weights: Mapping[str, WeightPlace]) -> Iterator[tuple[str, torch.Tensor]]:
     by_file: dict[Path, list[tuple[str, str]]] = {}
     for name, place in weights.items():
         by_file.setdefault(place.file, []).append((name, place.key))

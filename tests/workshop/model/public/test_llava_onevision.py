@@ -11,12 +11,17 @@ import pytest
 import torch
 
 from stages.artifacts.errors import BluelmError
+from stages.artifacts.events import result_of
 from stages.device.prompt.messages import user
 from stages.workshop.model.checkpoint import load_checkpoint
-from stages.workshop.model.public.adoption import import_checkpoint
+from stages.workshop.model.public.adoption import Adoption, import_checkpoint
 
 MakeOnevision = Callable[..., tuple[Path, Any]]
 IMAGE = 3
+
+
+def adopt(folder: Path, out: Path, **options: Any) -> Adoption:
+    return result_of(import_checkpoint(folder, out, **options))
 
 
 def their_logits(model: Any, ids: torch.Tensor, tiles: torch.Tensor) -> torch.Tensor:
@@ -43,7 +48,7 @@ def test_logits_equal_transformers(
     make_onevision: MakeOnevision, tmp_path: Path, old_names: bool, tied: bool, layer: int, count: int
 ) -> None:
     folder, theirs = make_onevision(old_names=old_names, tied=tied, vision_feature_layer=layer)
-    import_checkpoint(folder, tmp_path / "ours")
+    adopt(folder, tmp_path / "ours")
     ours, _ = load_checkpoint(tmp_path / "ours")
     tiles = torch.randn(count, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     ids = torch.tensor([[9, 8, *([IMAGE] * 49 * count), 30, 31, 32]])
@@ -55,7 +60,7 @@ def test_logits_equal_transformers(
 
 def test_what_is_kept_and_what_is_left_out(make_onevision: MakeOnevision, tmp_path: Path) -> None:
     folder, theirs = make_onevision(vision_feature_layer=-2)
-    adoption = import_checkpoint(folder, tmp_path / "ours", max_cols=3, max_rows=2)
+    adoption = adopt(folder, tmp_path / "ours", max_cols=3, max_rows=2)
     ours, processor = load_checkpoint(tmp_path / "ours")
     assert adoption.layout == "LLaVA-OneVision"
     assert adoption.tokens_per_tile == 49
@@ -79,7 +84,7 @@ def test_its_own_chat_template_is_kept_when_it_handles_pictures(make_onevision: 
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     (folder / "chat_template.jinja").write_text(template)
-    adoption = import_checkpoint(folder, tmp_path / "ours")
+    adoption = adopt(folder, tmp_path / "ours")
     assert adoption.chat_template == "the model's own"
     _, processor = load_checkpoint(tmp_path / "ours")
     prompt = processor.prompts.encode([user("Hi", images=1)], [49], add_generation_prompt=True)
@@ -89,7 +94,7 @@ def test_its_own_chat_template_is_kept_when_it_handles_pictures(make_onevision: 
 def test_a_chat_template_for_text_alone_is_replaced(make_onevision: MakeOnevision, tmp_path: Path) -> None:
     folder, _ = make_onevision()
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}")
-    adoption = import_checkpoint(folder, tmp_path / "ours")
+    adoption = adopt(folder, tmp_path / "ours")
     _, processor = load_checkpoint(tmp_path / "ours")
     assert adoption.chat_template == "chatml, by its special tokens"
     assert processor.prompts.encode([user("Hi", images=1)], [49]).image_tokens == 49
@@ -108,5 +113,5 @@ def test_variants_that_compute_something_else_are_refused(
 ) -> None:
     folder, _ = make_onevision(**fields)
     with pytest.raises(BluelmError, match=words) as caught:
-        import_checkpoint(folder, tmp_path / "ours")
+        adopt(folder, tmp_path / "ours")
     assert "llava-onevision-qwen2" in caught.value.fix

@@ -11,11 +11,16 @@ import pytest
 import torch
 
 from stages.artifacts.errors import BluelmError
+from stages.artifacts.events import Progress, result_of
 from stages.device.prompt.messages import assistant, user
 from stages.workshop.model.checkpoint import load_checkpoint
-from stages.workshop.model.public.adoption import import_checkpoint
+from stages.workshop.model.public.adoption import Adoption, import_checkpoint
 
 MakeVila = Callable[..., tuple[Path, dict[str, Any]]]
+
+
+def adopt(folder: Path, out: Path, **options: Any) -> Adoption:
+    return result_of(import_checkpoint(folder, out, **options))
 
 
 def vila_logits(parts: dict[str, Any], before: list[int], tiles: torch.Tensor, after: list[int]) -> torch.Tensor:
@@ -34,7 +39,7 @@ def vila_logits(parts: dict[str, Any], before: list[int], tiles: torch.Tensor, a
 @pytest.mark.parametrize("count", [1, 3])
 def test_logits_equal_vilas_computation(make_vila: MakeVila, tmp_path: Path, count: int) -> None:
     folder, parts = make_vila()
-    import_checkpoint(folder, tmp_path / "ours")
+    adopt(folder, tmp_path / "ours")
     ours, _ = load_checkpoint(tmp_path / "ours")
     tiles = torch.randn(count, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     ids = torch.tensor([[1, 30, *([ours.config.image_token_id] * 16 * count), 40, 41]])
@@ -47,7 +52,7 @@ def test_logits_equal_vilas_computation(make_vila: MakeVila, tmp_path: Path, cou
 def test_an_image_token_is_added_behind_the_vocabulary(make_vila: MakeVila, tmp_path: Path) -> None:
     folder, parts = make_vila()
     vocabulary = parts["llm"].config.vocab_size
-    adoption = import_checkpoint(folder, tmp_path / "ours")
+    adoption = adopt(folder, tmp_path / "ours")
     ours, processor = load_checkpoint(tmp_path / "ours")
     assert ours.config.image_token_id == processor.image_token_id == vocabulary
     assert ours.get_input_embeddings().num_embeddings == ours.config.text_config.vocab_size == vocabulary + 1
@@ -60,7 +65,7 @@ def test_an_image_token_is_added_behind_the_vocabulary(make_vila: MakeVila, tmp_
 
 def test_the_prompt_is_vicunas(make_vila: MakeVila, tmp_path: Path) -> None:
     folder, _ = make_vila()
-    adoption = import_checkpoint(folder, tmp_path / "ours")
+    adoption = adopt(folder, tmp_path / "ours")
     assert adoption.chat_template == "vicuna, by its special tokens"
     _, processor = load_checkpoint(tmp_path / "ours")
     talk = [user("What colour?", images=1), assistant("red"), user("Sure?")]
@@ -79,7 +84,7 @@ def test_the_prompt_is_vicunas(make_vila: MakeVila, tmp_path: Path) -> None:
 )
 def test_another_chat_template_can_be_asked_for(make_vila: MakeVila, tmp_path: Path, name: str, start: str) -> None:
     folder, _ = make_vila()
-    adoption = import_checkpoint(folder, tmp_path / "ours", chat_template=name)
+    adoption = adopt(folder, tmp_path / "ours", chat_template=name)
     assert adoption.chat_template == f"{name}, as asked for"
     _, processor = load_checkpoint(tmp_path / "ours")
     assert processor.prompts.encode([user("Hi", images=1)], [16]).text.startswith(start)
@@ -87,7 +92,7 @@ def test_another_chat_template_can_be_asked_for(make_vila: MakeVila, tmp_path: P
 
 def test_the_dtype_of_the_source_is_kept(make_vila: MakeVila, tmp_path: Path) -> None:
     folder, parts = make_vila(dtype=torch.bfloat16)
-    import_checkpoint(folder, tmp_path / "ours")
+    adopt(folder, tmp_path / "ours")
     ours, _ = load_checkpoint(tmp_path / "ours")
     auto, _ = load_checkpoint(tmp_path / "ours", dtype="auto")
     assert {value.dtype for value in auto.parameters()} == {torch.bfloat16}
@@ -96,8 +101,8 @@ def test_the_dtype_of_the_source_is_kept(make_vila: MakeVila, tmp_path: Path) ->
 
 def test_every_weight_is_accounted_for(make_vila: MakeVila, tmp_path: Path) -> None:
     folder, _ = make_vila()
-    seen: list[tuple[int, int]] = []
-    import_checkpoint(folder, tmp_path / "ours", progress=lambda done, total: seen.append((done, total)))
+    events = list(import_checkpoint(folder, tmp_path / "ours"))
+    seen = [(event.done, event.total) for event in events if isinstance(event, Progress)]
     assert seen == [(index, len(seen)) for index in range(1, len(seen) + 1)]
     ours, _ = load_checkpoint(tmp_path / "ours")
     assert len(seen) == len(list(ours.parameters()))
@@ -154,7 +159,7 @@ def test_what_cannot_be_taken_over_says_why(
     folder, _ = make_vila()
     change(folder)
     with pytest.raises(BluelmError, match=words) as caught:
-        import_checkpoint(folder, tmp_path / "ours")
+        adopt(folder, tmp_path / "ours")
     assert all(problem.why and problem.fix for problem in caught.value.problems)
     assert not (tmp_path / "ours").exists()
 
@@ -163,11 +168,11 @@ def test_two_problems_are_reported_together(make_vila: MakeVila, tmp_path: Path)
     folder, _ = make_vila(s2=True)
     write_json(folder / "mm_projector" / "config.json", mm_projector_type="linear")
     with pytest.raises(BluelmError) as caught:
-        import_checkpoint(folder, tmp_path / "ours")
+        adopt(folder, tmp_path / "ours")
     assert len(caught.value.problems) == 2
 
 
 def test_an_unknown_chat_template_is_refused(make_vila: MakeVila, tmp_path: Path) -> None:
     folder, _ = make_vila()
     with pytest.raises(BluelmError, match="no chat template 'alpaca'"):
-        import_checkpoint(folder, tmp_path / "ours", chat_template="alpaca")
+        adopt(folder, tmp_path / "ours", chat_template="alpaca")
