@@ -11,6 +11,8 @@ from typing import TypeVar
 from stages.artifacts.errors import BluelmError, ImageError, raise_all
 from stages.artifacts.events import Progress
 
+# Each thread may hold a whole decoded picture: many cores are no reason to fill the memory.
+MOST_THREADS = 8
 # More broken pictures than this are counted, not listed.
 LISTED_PROBLEMS = 50
 
@@ -29,7 +31,7 @@ def make_in_order(
     Args:
         make: called on several threads.
         items: its inputs.
-        threads: how many; all cores when None.
+        threads: how many; one per core, at most `MOST_THREADS`, when None.
     """
 
     def attempt(item: Item) -> Made | ImageError:
@@ -38,7 +40,7 @@ def make_in_order(
         except ImageError as error:
             return error
 
-    workers = threads or os.cpu_count() or 1
+    workers = threads or min(os.cpu_count() or 1, MOST_THREADS)
     waiting: deque[Future[Made | ImageError]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:

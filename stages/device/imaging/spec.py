@@ -19,7 +19,8 @@ class TilingSpec(BaseModel):
     """Rule, threshold and candidate grids.
 
     Candidates are all grids up to `max_cols` × `max_rows` (Sec. 5.1: 3×3; the final model: 4×4), or, when
-    `max_tiles` is set, all grids of at most that many tiles (InternVL 1.5's way).
+    `max_tiles` is set, all grids of at most that many tiles. The rule of InternVL 1.5 knows only the latter: for it a
+    box counts as the tiles it holds (3×3 as 9, as in Sec. 5.1).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

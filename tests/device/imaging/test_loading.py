@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import warnings
 import zlib
@@ -278,3 +279,23 @@ def test_many_threads_leave_warnings_as_they_were(tmp_path: Path) -> None:
         sizes = list(pool.map(read_size, [path] * 400))
     assert set(sizes) == {Size(48, 32)}
     assert warnings.filters == before
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tiff", "bmp", "avif", "ppm"])
+def test_spoilt_bytes_give_a_picture_or_one_error(suffix: str) -> None:
+    """Whatever a decoder raises on damaged files never comes through as itself."""
+    source = random.Random(suffix)
+    whole = io.BytesIO()
+    scene().resize((40, 30)).save(whole, {"jpg": "jpeg"}.get(suffix, suffix))
+    outcomes = {"picture": 0, "error": 0}
+    for _ in range(60):
+        data = bytearray(whole.getvalue())
+        for _ in range(source.choice([1, 3, 20])):
+            data[source.randrange(min(len(data), source.choice([30, 400, 10**6])))] = source.randrange(256)
+        try:
+            assert load_image_bytes(bytes(data), "spoilt").mode == "RGB"
+            outcomes["picture"] += 1
+        except ImageError as error:
+            assert error.what.startswith("spoilt")
+            outcomes["error"] += 1
+    assert outcomes["error"] > 0
