@@ -1,0 +1,1 @@
+"""ONNX graphs: weights from a checkpoint or thin air, one emitter per graph, comparison with torch."""

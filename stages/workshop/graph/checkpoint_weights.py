@@ -46,6 +46,11 @@ class CheckpointWeights:
         self._at_export = dict(at_export or {})
 
     @property
+    def quantized(self) -> bool:
+        """Whether `bluelm quantize` wrote the folder."""
+        return self._quantized is not None
+
+    @property
     def infos(self) -> Mapping[str, TensorInfo]:
         """What the headers say about every tensor."""
         return self._tensors.infos

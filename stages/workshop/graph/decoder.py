@@ -151,14 +151,10 @@ class DecoderEmitter:
         epsilon = self.shape.epsilon
         if not branch:
             return self.emitter.node("RMSNormalization", [residual, scale], address, epsilon=epsilon, axis=-1), residual
-        normed, total = (f"{self.emitter.root}/{address}/output_{index}" for index in (0, 3))
-        self.emitter.microsoft(
-            "SkipSimplifiedLayerNormalization",
-            [residual, branch, scale],
-            address,
-            outputs=[normed, "", "", total],
-            epsilon=epsilon,
-        )
+        op = "SkipSimplifiedLayerNormalization"
+        normed, total = (f"{self.emitter.root}/{address}/{op}/output_{index}" for index in (0, 3))
+        outputs = [normed, "", "", total]
+        self.emitter.microsoft(op, [residual, branch, scale], address, outputs=outputs, epsilon=epsilon)
         return normed, total
 
     def _last_position(self, x: str, address: str) -> str:

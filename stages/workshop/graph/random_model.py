@@ -21,8 +21,8 @@ from stages.workshop.quant.policy import Rule
 if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
 
-# Keys and values of random weights are about as large as standard normal numbers.
-RANDOM_KV_SCALE = 4 / 127
+# Keys and values of random weights are little larger than standard normal numbers.
+RANDOM_KV_SCALE = 8 / 127
 
 
 def write_random_model(

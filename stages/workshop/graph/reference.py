@@ -14,12 +14,12 @@ from torch import nn
 from transformers import DynamicCache
 
 from stages.device.contract.kv_scales import KvScales
-from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD
+from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD, CheckpointWeights
 from stages.workshop.graph.linear import Floats
-from stages.workshop.graph.weight_source import WeightSource
 from stages.workshop.model.checkpoint import load_model
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.quant.kv_cache import Int8KVCache
+from stages.workshop.quant.simulation import load_quantized
 
 
 class Reference(Protocol):
@@ -75,17 +75,17 @@ class TorchReference:
         return output.logits[0].numpy()
 
 
-def checkpoint_reference(folder: Path, weights: WeightSource, kv_scales: KvScales | None) -> TorchReference:
-    """The reference of a checkpoint, or of a quantized folder through compressed-tensors' dequantized model.
+def checkpoint_reference(folder: Path, weights: CheckpointWeights, kv_scales: KvScales | None) -> TorchReference:
+    """The reference of a checkpoint, or of a quantized folder with its weights dequantized.
 
-    Embedding and head are taken from the export's own weights, since they may be rounded only there.
+    Embedding and tied head are taken from the export's own weights, since they may be rounded only there.
 
     Raises:
         ModelError: the folder cannot be opened as a model.
     """
-    model = load_model(folder)
+    model = load_quantized(folder)[0] if weights.quantized else load_model(folder)
     text = model.config.text_config
-    for name in (EMBEDDING, HEAD) if text.tie_word_embeddings else (EMBEDDING,):
+    for name in (EMBEDDING, HEAD) if weights.tied else (EMBEDDING,):
         linear = weights.linear(name, text.vocab_size, text.hidden_size, bias=False)
         # A new parameter each: a tied head may be rounded otherwise than the embedding.
         weight = torch.from_numpy(linear.dequantized().copy())

@@ -47,7 +47,7 @@ def lively(model: nn.Module, seed: int = 0) -> None:
 
 
 class TorchWeights:
-    """A weight source over a torch model, every Linear in one form; `apply` gives the model what the form keeps of it."""
+    """A weight source over a torch model, every Linear in one form; `apply` leaves the model what the form keeps."""
 
     def __init__(self, model: nn.Module, form: str, prefix: str = "") -> None:
         self.model, self.form, self.prefix = model, form, prefix
@@ -104,7 +104,9 @@ class BoundDecoder:
         for port in self.session.get_inputs():
             if port.name.startswith("past"):
                 _, heads, _, size = port.shape
-                self.cache[port.name] = np.zeros((1, heads, capacity, size), np.int8 if "int8" in port.type else np.float32)
+                self.cache[port.name] = np.zeros(
+                    (1, heads, capacity, size), np.int8 if "int8" in port.type else np.float32
+                )
 
     def feed(self, embeds: NDArray[np.float32]) -> NDArray[np.float32]:
         """Adds [1, S, H] to the context; gives the logits [V] of the last position."""
@@ -157,7 +159,9 @@ def export_decoder(tmp_path: Path) -> Callable[..., ExportedDecoder]:
             scales = KvScales.of(tuple(0.02 + 0.01 * n for n in range(layers)), (0.03,) * layers)
         options = DecoderOptions(rotary_tables(config, 512), scales, accuracy_level)
         with GraphEmitter(tmp_path, names.DECODER_FILE, "/model") as emitter:
-            assert list(DecoderEmitter(emitter, weights, decoder_shape(config), options).emit()) == list(range(1, layers + 1))
+            assert list(DecoderEmitter(emitter, weights, decoder_shape(config), options).emit()) == list(
+                range(1, layers + 1)
+            )
             emitter.save()
         weights.apply()
         return ExportedDecoder(model, tmp_path / names.DECODER_FILE, scales)

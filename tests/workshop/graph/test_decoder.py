@@ -104,11 +104,11 @@ def test_the_int8_cache_holds_the_contracts_integers(kind: str, export_decoder: 
     cache = Int8KVCache(decoder.kv_scales)
     with torch.no_grad():
         decoder.model(inputs_embeds=torch.from_numpy(embeds), past_key_values=cache, use_cache=True)
-    for layer, (key_scale, value_scale) in enumerate(zip(decoder.kv_scales.keys, decoder.kv_scales.values, strict=True)):
-        pairs = ((names.past_key(layer), cache.layers[layer].keys, key_scale),)
-        pairs += ((names.past_value(layer), cache.layers[layer].values, value_scale),)
-        for name, simulated, scale in pairs:
-            integers = np.rint(simulated.numpy() / np.float32(scale))
+    for layer, kept in enumerate(cache.layers):
+        pairs = ((names.past_key(layer), kept.keys, decoder.kv_scales.keys[layer]),)
+        pairs += ((names.past_value(layer), kept.values, decoder.kv_scales.values[layer]),)
+        for name, tensor, scale in pairs:
+            integers = np.rint(tensor.numpy() / np.float32(scale))
             difference = np.abs(bound.cache[name] - integers)
             # A value within a rounding error of the middle between two integers may go either way.
             assert difference.max() <= 1
