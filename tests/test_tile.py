@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from stages import tile
 from stages.artifacts.errors import ArtifactError, BluelmError, ImageError, UsageError
 from stages.artifacts.events import Notice, Progress, result_of
-from stages.artifacts.folder import open_artifact
+from stages.artifacts.folder import ArtifactSpec, create, open_artifact
 from stages.artifacts.recipes import load_config
 from stages.device.imaging.crop import Colour, crop_tiles
 from stages.device.imaging.geometry import Size
@@ -162,6 +162,26 @@ def test_plan_reads_headers_and_writes_nothing(photos: Path, tmp_path: Path) -> 
     assert not (tmp_path / "tiles").exists()
     cut.unlink()
     assert tile.plan(TINY, [photos], compare=True).as_dict() == run(TINY, photos, compare=True).as_dict()
+
+
+def test_an_artifact_of_another_kind_is_no_folder_of_pictures(photos: Path, tmp_path: Path) -> None:
+    run(TINY.model_copy(update={"preview": True}), photos, out=tmp_path / "tiles")
+    with pytest.raises(ArtifactError, match="of kind tiles") as caught:
+        run(TINY, tmp_path / "tiles")
+    assert "bluelm data render" in caught.value.fix
+
+
+def test_a_corpus_is_tiled_split_by_split(photos: Path, tmp_path: Path) -> None:
+    with create(tmp_path / "corpus", ArtifactSpec("corpus", "data", {})) as draft:
+        for split, name in (("train", "images/1.png"), ("heldout", "images/2.png")):
+            (draft.path / "images").mkdir(exist_ok=True)
+            noise(Size(50, 50)).save(draft.path / name)
+            (draft.path / f"{split}.json").write_text(json.dumps([{"id": split, "image": name}]))
+    run(TINY, tmp_path / "corpus", out=tmp_path / "tiles")
+    assert [entry.path for entry in read_tiles_index(tmp_path / "tiles").images] == ["images/1.png", "images/2.png"]
+    manifest = open_artifact(tmp_path / "tiles", "tiles").manifest
+    assert manifest is not None
+    assert manifest.parents[0].digest == open_artifact(tmp_path / "corpus", "corpus").digest
 
 
 def test_previews_in_the_artifact_and_beside_it(photos: Path, tmp_path: Path) -> None:

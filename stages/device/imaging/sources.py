@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stages.artifacts.errors import BluelmError, DataError, ImageError, raise_all
+from stages.artifacts.folder import open_artifact
+from stages.artifacts.manifest import MANIFEST_FILE
 
 # What a folder is searched for; a picture named by itself may have any name.
 PICTURE_SUFFIXES = frozenset(
@@ -33,7 +35,8 @@ def list_pictures(inputs: Sequence[Path]) -> list[Picture]:
 
     Raises:
         DataError: a JSON that is not LLaVA's, or names pictures outside its folder.
-        ImageError: an input that does not exist, or a folder without pictures; all problems together.
+        ArtifactError: an artifact that is no corpus, or a damaged one.
+        ImageError: a folder without pictures; all problems together.
     """
     pictures: list[Picture] = []
     problems: list[BluelmError] = []
@@ -48,6 +51,8 @@ def list_pictures(inputs: Sequence[Path]) -> list[Picture]:
 
 def _pictures_of(path: Path) -> list[Picture]:
     if path.is_dir():
+        if (path / MANIFEST_FILE).is_file():
+            open_artifact(path, "corpus")
         corpus = [path / name for name in _CORPUS_FILES if (path / name).is_file()]
         return _unique(item for file in corpus for item in _in_json(file)) if corpus else _in_folder(path)
     if path.suffix.lower() == ".json" and path.is_file():
