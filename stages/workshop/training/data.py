@@ -110,6 +110,8 @@ def read_conversations(corpus: Path) -> list[Conversation]:
     import json
 
     rows = json.loads((corpus / TRAIN_FILE).read_text(encoding="utf-8"))
+    if not rows:
+        raise DataError(f"{corpus / TRAIN_FILE} holds no conversation.", "There is nothing to learn.", "Render more.")
     found = []
     for row in rows:
         names = row.get("image") or []

@@ -77,19 +77,20 @@ class FromParts:
         from transformers import AutoModelForCausalLM, SiglipVisionModel
 
         model = build_model(outline.config, seed)
-        _copy(_read(SiglipVisionModel, self.vision, dtype=torch.float32), model.vision_tower, self.vision)
-        _copy(_read(AutoModelForCausalLM, self.llm, dtype=torch.float32), model.language_model, self.llm)
+        _copy(SiglipVisionModel, self.vision, model.vision_tower)
+        _copy(AutoModelForCausalLM, self.llm, model.language_model)
         return model
 
 
-def _copy(source: nn.Module, target: nn.Module, folder: Path) -> None:
-    """Copies weights by name. Rows of tokens that the part did not have become the mean of the others.
+def _copy(kind: Any, folder: Path, target: nn.Module) -> None:
+    """Copies a folder's weights by name. Rows of tokens that it did not have become the mean of the others.
 
     Raises:
         ModelError: a weight of the target is not in the part.
     """
-    weights = source.state_dict()
-    missing = [name for name in target.state_dict() if name not in weights]
+    part, info = _read(kind, folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+    weights = part.state_dict()
+    missing = [name for name in target.state_dict() if name not in weights or name in info["missing_keys"]]
     if missing:
         raise ModelError(f"{folder} has no weight {missing[0]}.", "It would stay a random number.", _FIX)
     with torch.no_grad():
@@ -133,8 +134,6 @@ def _read(kind: Any, folder: Path, **options: Any) -> Any:
     Raises:
         ModelError: the folder cannot be read.
     """
-    if options:
-        options["use_safetensors"] = True
     with quiet():
         try:
             return kind.from_pretrained(folder, local_files_only=True, **options)

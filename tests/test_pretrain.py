@@ -1,0 +1,151 @@
+"""`bluelm pretrain` on the command line: a fresh tiny model, its plan, and every wrong way to ask for one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stages.artifacts.folder import ArtifactSpec, create
+
+FAST = [
+    *("--set", "steps=2", "--set", "warmup_steps=0", "--set", "global_batch=2", "--set", "log_every=1"),
+    *("--device", "cpu", "--threads", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "corpus"
+    rows: list[dict[str, Any]] = []
+    with create(out, ArtifactSpec(kind="corpus", stage="data", config={})) as draft:
+        (draft.path / "images").mkdir()
+        for number, colour in enumerate(("red", "lime", "blue", "white")):
+            name = f"images/{number}.png"
+            Image.new("RGB", (60, 50), colour).save(draft.path / name)
+            turns = [{"from": "human", "value": "<image>\nWhich colour?"}, {"from": "gpt", "value": colour}]
+            rows.append({"id": str(number), "image": name, "conversations": turns})
+        (draft.path / "train.json").write_text(json.dumps(rows))
+        (draft.path / "heldout.json").write_text(json.dumps(rows[:1]))
+        (draft.path / "index.json").write_text("{}")
+    return out
+
+
+def test_a_fresh_tiny_model_is_trained_and_then_up_to_date(
+    bluelm: Callable[..., Any], corpus: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stage1"
+    words = ["pretrain", "--data", corpus, "--recipe", "tiny/pretrain.yaml", "--out", out, *FAST, "--json"]
+    first = bluelm(*words)
+    assert first.code == 0, first.err
+    told = first.json()
+    assert told["up_to_date"] is False
+    assert told["steps"] == 2
+    assert told["data"] == {
+        "samples": 4,
+        "tokens": told["data"]["tokens"],
+        "answer_tokens": told["data"]["answer_tokens"],
+        "tiles": 4,
+        "cut": 0,
+        "left_out": 0,
+    }
+    manifest = json.loads((out / "artifact.json").read_text())
+    assert (manifest["kind"], manifest["stage"], manifest["config"]["preset"]) == ("checkpoint", "pretrain", "tiny")
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "training.json"} <= set(
+        manifest["files"]
+    )
+    again = bluelm(*words)
+    assert again.code == 0
+    assert again.json() == {**told, "up_to_date": True, "seconds_training": None, "samples_per_s": None}
+    assert "up to date" in again.err
+    table = bluelm(*words[:-1])
+    assert "not run: up to date" in table.out
+
+
+def test_the_papers_recipe_plans_to_train_the_connector_alone(bluelm: Callable[..., Any], corpus: Path) -> None:
+    words = ["pretrain", "--data", corpus, "--preset", "tiny", "--set", "sequence_length=2048", "--dry-run"]
+    plan = bluelm(*words, "--json").json()
+    parts = plan["parts"]
+    assert {part: found["trained"] > 0 for part, found in parts.items()} == {
+        "vision_tower": False,
+        "multi_modal_projector": True,
+        "language_model": False,
+    }
+    trained = parts["multi_modal_projector"]["trained"]
+    assert parts["multi_modal_projector"]["parameters"] == trained
+    assert sum(group["parameters"] for group in plan["groups"]) == trained
+    assert {group["learning_rate"] for group in plan["groups"]} == {1e-3}
+    assert (plan["steps"], plan["global_batch"], plan["samples_per_device"]) == (3434, 720, 720)
+    assert plan["tiles_per_step"] == 720
+    assert plan["passes_over_the_data"] == 3434 * 720 / 4
+    total = sum(found["parameters"] for found in parts.values())
+    assert plan["memory"]["weights"] == 4 * total
+    assert (plan["memory"]["gradients"], plan["memory"]["optimizer"]) == (4 * trained, 8 * trained)
+    table = bluelm(*words)
+    assert table.code == 0
+    assert "720 = 720 a device × 1 passes × 1 processes" in table.out
+
+
+def test_two_recipes_of_the_paper_fit_the_papers_model(bluelm: Callable[..., Any], corpus: Path) -> None:
+    """bluelm-v-3b is planned without allocating its 3 billion weights."""
+    plan = bluelm("pretrain", "--data", corpus, "--preset", "bluelm-v-3b", "--dry-run", "--json").json()
+    # LayerNorm(4·1152), Linear(4·1152 → 2304), Linear(2304 → 2304).
+    assert plan["parts"]["multi_modal_projector"]["trained"] == 2 * 4608 + (4608 + 1) * 2304 + (2304 + 1) * 2304
+    assert plan["recipe"]["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "A model to start from: none of them given"),
+        (("--preset", "tiny", "--from", "x"), "--from and preset given"),
+        (("--vision", "x"), "--vision given"),
+        (("--preset", "tinny"), "Did you mean tiny"),
+        (("--from", "nowhere"), "nowhere does not exist"),
+        (("--preset", "tiny", "--set", "steps=0"), "steps: Input should be greater than or equal to 1"),
+        (("--preset", "tiny", "--set", "stepz=1"), "Did you mean 'steps'"),
+        (("--preset", "tiny", "--recipe", "tiny/pretrian.yaml"), "There is no recipe tiny/pretrian.yaml"),
+        (("--preset", "tiny", "--dtype", "float16"), "dtype"),
+        (("--preset", "tiny", "--device", "npu"), "--device is 'npu'"),
+        (("--preset", "tiny"), "the language model has 2048 positions"),
+        (("--preset", "tiny", "--tiles", "nowhere"), "nowhere does not exist"),
+    ],
+)
+def test_wrong_ways_to_ask(
+    words: tuple[str, ...], message: str, bluelm: Callable[..., Any], corpus: Path, tmp_path: Path
+) -> None:
+    done = bluelm("pretrain", "--data", corpus, "--out", tmp_path / "out", *words)
+    assert done.code == 2
+    assert message in done.err
+    assert "Why:" in done.err
+    assert "Fix:" in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_is_needed_unless_nothing_is_run(bluelm: Callable[..., Any], corpus: Path) -> None:
+    done = bluelm("pretrain", "--data", corpus, "--recipe", "tiny/pretrain.yaml")
+    assert done.code == 2
+    assert "--out is missing" in done.err
+
+
+def test_wrong_kinds_are_named_together(bluelm: Callable[..., Any], corpus: Path, tmp_path: Path) -> None:
+    done = bluelm("pretrain", "--data", tmp_path, "--from", corpus, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "2 problems" in done.err
+    assert "is of kind corpus" in done.err
+    assert "bluelm data render" in done.err
+
+
+def test_an_empty_corpus_says_so(bluelm: Callable[..., Any], tmp_path: Path) -> None:
+    with create(tmp_path / "empty", ArtifactSpec(kind="corpus", stage="data", config={})) as draft:
+        (draft.path / "train.json").write_text("[]")
+    done = bluelm("pretrain", "--data", tmp_path / "empty", "--recipe", "tiny/pretrain.yaml", "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "train.json" in done.err
+    assert not (tmp_path / "out").exists()

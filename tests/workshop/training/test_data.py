@@ -1,0 +1,270 @@
+"""Samples, tiles and batches: what the model is shown and what it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+
+from stages.artifacts.digest import digest_file
+from stages.artifacts.errors import ArtifactError, BluelmError, DataError, RecipeError
+from stages.artifacts.events import Notice
+from stages.device.imaging.geometry import Size
+from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.tiles_file import TilesIndex, indexed
+from stages.device.imaging.tiling import plan_tiling
+from stages.device.prompt.messages import assistant, user
+from stages.workshop.model.checkpoint import load_checkpoint
+from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+from stages.workshop.model.processing import IGNORED, BlueLMVProcessor
+from stages.workshop.training.batches import Collator, SampleSet
+from stages.workshop.training.data import Prepared, prepare, read_conversations
+from stages.workshop.training.loss import answer_loss, learned_positions, normalize_tiles
+from stages.workshop.training.pictures import CutTiles, StoredTiles
+from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.samples import Conversation, SampleBuilder
+from stages.workshop.training.sources import FromCheckpoint, Outline
+
+Make = Callable[..., TrainRecipe]
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Path) -> tuple[BlueLMVForConditionalGeneration, BlueLMVProcessor]:
+    return load_checkpoint(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def processor(loaded: tuple[BlueLMVForConditionalGeneration, BlueLMVProcessor]) -> BlueLMVProcessor:
+    return loaded[1]
+
+
+@pytest.fixture
+def outline(checkpoint: Path) -> Outline:
+    return FromCheckpoint(checkpoint).outline(())
+
+
+def drain(events: Any) -> tuple[Prepared, list[Any]]:
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            return end.value, seen
+
+
+def picture(folder: Path, name: str, size: tuple[int, int]) -> Path:
+    path = folder / name
+    pixels = np.random.default_rng(len(name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_labels_are_the_answers_and_nothing_else(processor: BlueLMVProcessor) -> None:
+    messages = [user("Say red.", images=1), assistant("red"), user("Say red."), assistant("blue blue")]
+    sample = SampleBuilder(processor.prompts, 4, 128).build(Conversation("a", messages, (Path("x"),)), [2])
+    assert sample is not None
+    text = "<|im_start|>user\n<image>Say red.<|im_end|>\n<|im_start|>assistant\n"
+    expected = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    slot = expected.index(processor.image_token_id)
+    assert sample.ids[: len(expected) + 7].tolist() == [
+        *expected[:slot],
+        *[processor.image_token_id] * 8,
+        *expected[slot + 1 :],
+    ]
+    said = [processor.tokenizer.decode(sample.ids[sample.is_answer])]
+    assert said == ["red<|im_end|>blue blue<|im_end|>"]
+
+
+@pytest.mark.parametrize(("limit", "fate"), [(64, "whole"), (36, "cut"), (20, "no answer"), (9, "no room")])
+def test_a_long_sample_loses_text_but_never_part_of_a_picture(
+    limit: int, fate: str, processor: BlueLMVProcessor
+) -> None:
+    builder = SampleBuilder(processor.prompts, 4, limit)
+    row = Conversation("a", [user("Say red.", images=1), assistant("red " * 12)], (Path("x"),))
+    sample = builder.build(row, [2])
+    whole = SampleBuilder(processor.prompts, 4, 1000).build(row, [2])
+    assert whole is not None
+    report = builder.report
+    fates = {"cut": report.cut, "no answer": report.nothing_to_learn, "no room": report.pictures_too_long}
+    assert {name for name, rows in fates.items() if rows} == ({fate} - {"whole"})
+    if sample is None:
+        assert fate in ("no answer", "no room")
+        assert report.as_dict()["left_out"] == 1
+    else:
+        assert sample.length == min(limit, whole.length)
+        assert sample.ids.tolist() == whole.ids[:limit].tolist()
+        assert (sample.ids == processor.image_token_id).sum() == 8
+    assert len(report.warnings(limit)) == (fate != "whole")
+
+
+def test_preparing_reports_every_sample_it_did_not_take_as_it_is(
+    micro_recipe: Make, corpus: Path, outline: Outline
+) -> None:
+    prepared, events = drain(prepare(read_conversations(corpus), outline, micro_recipe(sequence_length=29), None))
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert [notice.level for notice in notices] == ["warning"]
+    assert notices[0].text == (
+        "8 samples were left out: no answer within 29 tokens: row0, row1, row3, row4, row6 and 3 more"
+    )
+    assert [sample.name for sample in prepared.samples] == ["row2", "row5", "row8", "row11"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "what"),
+    [
+        ({"sequence_length": 5}, DataError, "No conversation is left"),
+        ({"sequence_length": 129}, RecipeError, "the language model has 128 positions"),
+    ],
+)
+def test_data_that_cannot_be_used_stops_before_training(
+    changes: dict[str, Any],
+    kind: type[BluelmError],
+    what: str,
+    micro_recipe: Make,
+    corpus: Path,
+    outline: Outline,
+) -> None:
+    with pytest.raises(kind, match=what):
+        drain(prepare(read_conversations(corpus), outline, micro_recipe(**changes), None))
+
+
+def test_all_broken_pictures_are_reported_together(micro_recipe: Make, outline: Outline, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    names = ["broken.png", *[f"missing{number}.png" for number in range(7)]]
+    rows = [Conversation(name, [user("q", images=1), assistant("a")], (tmp_path / name,)) for name in names]
+    with pytest.raises(BluelmError) as caught:
+        drain(prepare(rows, outline, micro_recipe(), None))
+    whats = [problem.what for problem in caught.value.problems]
+    assert len(whats) == 6
+    assert "broken.png" in whats[0]
+    assert whats[-1] == "3 more pictures."
+
+
+def test_batches_hold_all_tiles_in_the_order_of_the_slots(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+    spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
+    wide, small = picture(tmp_path, "wide.png", (64, 32)), picture(tmp_path, "s.png", (32, 32))
+    source = CutTiles(processor.image_processor, spec, budget=10**6)
+    builder = SampleBuilder(processor.prompts, 4, 128)
+    rows = [
+        Conversation("two", [user("Say red.", images=2), assistant("red")], (small, wide)),
+        Conversation("text", [user("Say blue."), assistant("blue")], ()),
+        Conversation("one", [user("Say red.", images=1), assistant("green")], (wide,)),
+    ]
+    samples = [builder.build(row, [source.tile_count(path) for path in row.pictures]) for row in rows]
+    data = SampleSet([sample for sample in samples if sample is not None], source)
+    batch = Collator(pad_token_id=0)(data.__getitems__([0, 1, 2]))
+    assert torch.equal(batch["tiles"], torch.cat([source.tiles_of(path) for path in (small, wide, wide)]))
+    assert batch["tiles"].shape == (1 + 3 + 3, 3, 32, 32)
+    assert batch["tiles"].dtype == torch.uint8
+    for row, sample in enumerate(data.samples):
+        ids, labels = batch["input_ids"][row], batch["labels"][row]
+        assert ids[: sample.length].tolist() == sample.ids.tolist()
+        assert (ids[sample.length :] == 0).all()
+        assert (labels != IGNORED).tolist()[: sample.length] == sample.is_answer.tolist()
+        assert (labels[sample.length :] == IGNORED).all()
+        assert torch.equal(labels[labels != IGNORED], ids[labels != IGNORED])
+    one = [Collator(0)([data[row]]) for row in range(3)]
+    assert "tiles" not in one[1]
+    assert torch.equal(torch.cat([one[0]["tiles"], one[2]["tiles"]]), batch["tiles"])
+
+
+def test_tiles_are_what_the_image_processor_makes(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+    spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
+    path = picture(tmp_path, "tall.png", (30, 70))
+    tiles = CutTiles(processor.image_processor, spec, budget=0).tiles_of(path)
+    processed = processor.image_processor(Image.open(path), max_cols=2, max_rows=2)["pixel_values"]
+    mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
+    assert np.array_equal(normalize_tiles(tiles, mean, std).numpy(), processed)
+
+
+def test_tiles_are_kept_while_they_fit(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+    one_tile = 3 * 32 * 32
+    source = CutTiles(processor.image_processor, TilingSpec(tile_size=32, max_cols=1, max_rows=1), budget=one_tile)
+    first, second = picture(tmp_path, "a.png", (20, 20)), picture(tmp_path, "bb.png", (20, 20))
+    source.tiles_of(first)
+    source.tiles_of(second)
+    assert (source.holds(first), source.holds(second)) == (True, False)
+
+
+def tiles_folder(folder: Path, pictures: list[Path], spec: TilingSpec, source: CutTiles) -> Path:
+    """A tiles artifact's two files, written with the library's own writer rather than ours."""
+    folder.mkdir()
+    entries, tensors, first = [], [], 0
+    for path in pictures:
+        tiling = plan_tiling(Size(*Image.open(path).size), spec)
+        entries.append(indexed(path.name, digest_file(path), tiling, spec.alpha, first))
+        tensors.append(source.tiles_of(path).numpy())
+        first += tiling.tiles
+    TilesIndex(tiling=spec, images=tuple(entries)).write(folder)
+    save_file({"tiles": np.concatenate(tensors)}, folder / "tiles.safetensors")
+    return folder
+
+
+def test_stored_tiles_equal_cut_tiles(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+    spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
+    pictures = [picture(tmp_path, "wide.png", (64, 32)), picture(tmp_path, "s.png", (30, 32))]
+    source = CutTiles(processor.image_processor, spec, budget=10**6)
+    stored = StoredTiles(tiles_folder(tmp_path / "tiles", pictures, spec, source), spec)
+    for path in pictures:
+        moved = path.rename(tmp_path / f"moved-{path.name}")
+        assert stored.tile_count(moved) == source.tile_count(moved)
+        assert torch.equal(stored.tiles_of(moved), source.tiles_of(path))
+    other = picture(tmp_path, "other.png", (32, 32))
+    with pytest.raises(DataError, match="has no tiles of"):
+        stored.tile_count(other)
+
+
+def test_tiles_that_the_recipe_would_not_cut_are_refused(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+    spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
+    wide, small = picture(tmp_path, "wide.png", (64, 32)), picture(tmp_path, "s.png", (30, 32))
+    source = CutTiles(processor.image_processor, spec, budget=0)
+    folder = tiles_folder(tmp_path / "tiles", [wide, small], spec, source)
+    single = StoredTiles(folder, spec.model_copy(update={"max_cols": 1, "max_rows": 1}))
+    # One tile either way.
+    assert single.tile_count(small) == 1
+    with pytest.raises(DataError, match=r"tiled 2:1 in .* the recipe says 1:1"):
+        single.tile_count(wide)
+    with pytest.raises(ArtifactError, match="tiles of 32 pixels, the model takes 64"):
+        StoredTiles(folder, spec.model_copy(update={"tile_size": 64}))
+
+
+def test_the_loss_equals_the_models_own_with_mask_and_all_logits(
+    loaded: tuple[BlueLMVForConditionalGeneration, BlueLMVProcessor], tmp_path: Path
+) -> None:
+    """Learned positions only and no attention mask, against transformers' loss with both."""
+    model, processor = loaded
+    spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
+    source = CutTiles(processor.image_processor, spec, budget=10**6)
+    builder = SampleBuilder(processor.prompts, 4, 128)
+    wide = picture(tmp_path, "wide.png", (64, 32))
+    rows = [
+        Conversation("one", [user("Say red.", images=1), assistant("green")], (wide,)),
+        Conversation("text", [user("Say blue."), assistant("blue"), user("Say red."), assistant("red red")], ()),
+    ]
+    samples = [builder.build(row, [source.tile_count(path) for path in row.pictures]) for row in rows]
+    data = SampleSet([sample for sample in samples if sample is not None], source)
+    batch = Collator(pad_token_id=0)(data.__getitems__([0, 1]))
+    lengths = torch.tensor([sample.length for sample in data.samples])
+    mask = (torch.arange(batch["input_ids"].shape[1])[None, :] < lengths[:, None]).long()
+    image = processor.image_processor
+    pixels = normalize_tiles(batch["tiles"], image.image_mean, image.image_std)
+    labels, inputs = batch["labels"], {"input_ids": batch["input_ids"], "pixel_values": pixels}
+    items = (labels != IGNORED).sum()
+    ours = answer_loss(model, dict(inputs), labels, batch["positions"], items)
+    theirs = model(**inputs, attention_mask=mask, labels=labels).loss
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    ours_gradient, theirs_gradient = (
+        torch.autograd.grad(loss, model.multi_modal_projector.linear_1.weight)[0] for loss in (ours, theirs)
+    )
+    torch.testing.assert_close(ours_gradient, theirs_gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_learned_positions_are_those_before_a_label() -> None:
+    labels = torch.tensor([[-100, -100, 7, 8, -100], [-100, -100, -100, 9, -100]])
+    assert learned_positions(labels).tolist() == [1, 2]
