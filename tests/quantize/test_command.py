@@ -28,7 +28,7 @@ def test_the_table_shows_parts_and_the_worst_layers(bluelm, checkpoint, corpus, 
     done = bluelm("quantize", checkpoint, "--data", corpus, "--out", tmp_path / "q")
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "q" / "report.json").read_text())
-    worst = max(report["layers"], key=lambda layer: layer["output_error"])
+    worst = max(report["layers"], key=lambda layer: layer["output_error"] or 0)
     assert worst["name"] in done.out
     for part in (*report["parts"], report["total"]):
         assert f"{part['bits_per_weight']:.3f}" in done.out
@@ -59,7 +59,10 @@ def test_dry_run_lists_every_tensor_and_reads_no_weights(bluelm, checkpoint, tmp
 
 def test_dry_run_names_what_the_export_quantizes(bluelm, tied_checkpoint):
     told = bluelm("quantize", tied_checkpoint, "--dry-run", "--json").json()
-    assert told["at_export"] == {"language_model.lm_head": "int8"}
+    assert told["at_export"] == {"language_model.lm_head": "int8", "language_model.model.embed_tokens": "int8"}
+    stored = {tensor["name"]: tensor for tensor in told["tensors"]}["language_model.model.embed_tokens.weight"]
+    assert (stored["scheme"], stored["at_export"]) == ("float", "int8")
+    assert stored["bytes_after"] == stored["bytes_before"]
 
 
 @pytest.mark.parametrize(

@@ -75,13 +75,17 @@ def test_errors_of_the_report_recomputed(checkpoint, corpus, quantized):
         def keep(_, arguments, name=name):
             seen[name].extend(arguments[0].reshape(-1, arguments[0].shape[-1]).double().numpy())
 
-        model.get_submodule(name).register_forward_pre_hook(keep)
+        if "embed_tokens" not in name:
+            model.get_submodule(name).register_forward_pre_hook(keep)
     assert len(list(run_prompts(model, processor, corpus))) == read_report(quantized).calibration.samples
     for name, layer in report.items():
         weight = model.get_parameter(f"{name}.weight").detach().double().numpy()
         rounded = folder.weight(name).astype(np.float64)
         expected = np.linalg.norm(weight - rounded) / np.linalg.norm(weight)
         assert layer.weight_error == pytest.approx(expected, rel=1e-6)
+        if "embed_tokens" in name:
+            assert layer.output_error is None
+            continue
         ratios = [np.linalg.norm((weight - rounded) @ x) / np.linalg.norm(weight @ x) for x in seen[name]]
         assert layer.output_error == pytest.approx(np.mean(ratios), rel=1e-4), name
 

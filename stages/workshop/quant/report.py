@@ -31,7 +31,8 @@ class LayerReport(_Frozen):
         scheme: as text.
         at_export: stored as float here, quantized by the export.
         weight_error: ‖W − Ŵ‖ / ‖W‖ over the whole matrix.
-        output_error: mean over calibration inputs x of ‖Wx − Ŵx‖ / ‖Wx‖; None if no input reached the layer.
+        output_error: mean over calibration inputs x of ‖Wx − Ŵx‖ / ‖Wx‖; None if no input reached
+            the layer, and for the embedding, which multiplies nothing.
     """
 
     name: str

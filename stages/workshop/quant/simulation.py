@@ -10,11 +10,13 @@ from torch import nn
 from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
 
 from stages.artifacts.errors import ModelError
+from stages.device.contract.kv_scales import KvScales, read_kv_scales
 from stages.workshop.model.checkpoint import load_processor, quiet
 from stages.workshop.model.configuration import BlueLMVConfig
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
-from stages.workshop.quant.conversion import GENERATION_FILE
+from stages.workshop.quant import quantization_config
+from stages.workshop.quant.conversion import CONFIG_FILE, GENERATION_FILE, read_config
 from stages.workshop.quant.kv_cache import Int8KVCache, check_layers
 from stages.workshop.quant.packed import dequantize
 from stages.workshop.quant.quantized_folder import QuantizedFolder
@@ -56,11 +58,11 @@ def simulated_cache(folder: Path, config: BlueLMVConfig) -> Cache:
     Raises:
         ModelError: the scales are missing or do not fit the model.
     """
-    return _new_cache(QuantizedFolder(folder), check_layers(config))
+    _, own = quantization_config.read(read_config(folder), str(folder / CONFIG_FILE))
+    return _new_cache(read_kv_scales(folder, check_layers(config)) if own.kv == "int8" else None)
 
 
-def _new_cache(source: QuantizedFolder, layers: int) -> Cache:
-    scales = source.kv_scales(layers)
+def _new_cache(scales: KvScales | None) -> Cache:
     return DynamicCache() if scales is None else Int8KVCache(scales)
 
 
@@ -73,12 +75,12 @@ def _round_what_export_rounds(model: PreTrainedModel, source: QuantizedFolder) -
 
 
 def _use_cache(model: BlueLMVForConditionalGeneration, source: QuantizedFolder) -> None:
-    layers = check_layers(model.config)
-    source.kv_scales(layers)  # Missing scales are found here, not at the first question.
+    # Missing scales are found here, not at the first question.
+    scales = source.kv_scales(check_layers(model.config))
     plain = model.generate
 
     def generate(*args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("past_key_values", _new_cache(source, layers))
+        kwargs.setdefault("past_key_values", _new_cache(scales))
         return plain(*args, **kwargs)
 
     model.generate = generate
