@@ -1,0 +1,1 @@
+"""The model: configuration, tower, connector and language model, processor, presets, checkpoints, public imports."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,13 +123,20 @@ def import_checkpoint(
 
 
 def _tokenizer(folder: Path) -> Any:
+    only_sentencepiece = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
+    if only_sentencepiece and importlib.util.find_spec("sentencepiece") is None:
+        raise ModelError(
+            f"{folder / 'tokenizer.model'} cannot be read without the package sentencepiece.",
+            "This model's tokenizer comes in SentencePiece's own format.",
+            "Install it with: pip install sentencepiece",
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, ImportError, TypeError) as error:
         raise ModelError(
             f"{folder}: the tokenizer cannot be read: {str(error).strip().splitlines()[0]}",
             "Prompts are made of its tokens.",
-            "Download tokenizer.json or tokenizer.model again; the latter needs: pip install sentencepiece protobuf",
+            "Download tokenizer.json (or tokenizer.model) and tokenizer_config.json again.",
         ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ModelError(

@@ -71,12 +71,39 @@ def test_the_prompt_is_vicunas(make_vila: MakeVila, tmp_path: Path) -> None:
     talk = [user("What colour?", images=1), assistant("red"), user("Sure?")]
     prompt = processor.prompts.encode(talk, [16], add_generation_prompt=True)
     assert prompt.text == (
-        "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-        "detailed, and polite answers to the user's questions. USER: <image>\nWhat colour? ASSISTANT: red</s>"
+        "<s> A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. USER: <image> \nWhat colour? ASSISTANT: red</s>"
         "USER: Sure? ASSISTANT:"
     )
     said = [token for token, answer in zip(prompt.ids, prompt.is_answer, strict=True) if answer]
     assert processor.tokenizer.decode(said) == " red</s>"
+
+
+def test_the_ids_are_vilas(make_vila: MakeVila, tmp_path: Path, llama_tokenizer: Any) -> None:
+    """VILA tokenizes what lies between pictures piece by piece, so a space stands before each piece, also before the
+    newline behind a picture (`tokenizer_image_token`)."""
+    folder, _ = make_vila()
+    adopt(folder, tmp_path / "ours")
+    _, processor = load_checkpoint(tmp_path / "ours")
+    prompt = processor.prompts.encode([user("Same?", images=2)], [3, 4], add_generation_prompt=True)
+    system = prompt.text.removeprefix("<s> ").partition(" USER: ")[0]
+    pieces = f"{system} USER: <image>\n<image>\nSame? ASSISTANT:".split("<image>")
+    first, *rest = [llama_tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
+    expected = [1, *first]
+    for count, piece in zip([3, 4], rest, strict=True):
+        expected += [processor.image_token_id] * count + piece
+    assert prompt.ids == expected
+
+
+def test_a_sentencepiece_file_says_what_it_needs(
+    make_vila: MakeVila, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = make_vila()
+    (folder / "llm" / "tokenizer.json").rename(folder / "llm" / "tokenizer.model")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BluelmError, match="without the package sentencepiece") as caught:
+        adopt(folder, tmp_path / "ours")
+    assert caught.value.fix == "Install it with: pip install sentencepiece"
 
 
 @pytest.mark.parametrize(
