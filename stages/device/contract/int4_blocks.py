@@ -93,8 +93,9 @@ def pack(quantized: Int4Blocks) -> NDArray[np.uint8]:
     """
     if quantized.block % 2:
         raise ValueError(f"two values share a byte, so a block of {quantized.block} cannot be packed")
-    blocks = _in_blocks(quantized.values, quantized.block).astype(np.int16) + ZERO_POINT  # [N, G, B]
-    nibbles = blocks.astype(np.uint8)
+    rows, columns = quantized.values.shape
+    padded = np.pad(quantized.values, ((0, 0), (0, -columns % quantized.block)))
+    nibbles = (padded + np.int8(ZERO_POINT)).view(np.uint8).reshape(rows, -1, quantized.block)  # [N, G, B]
     return nibbles[..., 0::2] | (nibbles[..., 1::2] << np.uint8(4))  # [N, G, B/2]
 
 
