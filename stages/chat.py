@@ -16,6 +16,8 @@ from stages.artifacts.errors import BluelmError, raise_all
 from stages.artifacts.events import Finished, Notice
 from stages.artifacts.folder import open_artifact
 from stages.artifacts.recipes import RecipeModel
+from stages.device.imaging.loading import check_image, read_size
+from stages.device.imaging.reading import completed, make_all
 from stages.device.runtime.conversation import Conversation, Turn
 from stages.device.runtime.engine import Answer, AnswerOptions, Engine, EngineOptions
 from stages.device.runtime.generator import Token
@@ -142,6 +144,7 @@ def run(
     Raises:
         BluelmError: anything that cannot be used; all bad pictures together.
     """
+    _check(images)
     # With no picture, or with features at hand, the vision graphs may never be needed.
     with conversation(config, model, features, load_vision=bool(images) and features is None) as talk:
         for path in images:
@@ -154,6 +157,19 @@ def run(
             else:
                 yield event
         yield Finished(ChatResult(talk.turns[-1], talk.engine.load_s))
+
+
+def _check(images: Sequence[Path]) -> None:
+    """Looks at the pictures' headers before a model is loaded; where one is bad, at all pixels, to tell all at once.
+
+    Raises:
+        BluelmError: the bad pictures, together.
+    """
+    try:
+        completed(make_all("reading", read_size, images))
+    except BluelmError:
+        completed(make_all("checking", check_image, images))
+        raise
 
 
 def _cut_short(answer: Answer, config: ChatConfig) -> str:
