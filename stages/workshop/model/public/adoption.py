@@ -17,7 +17,7 @@ from stages.artifacts.errors import ModelError, raise_all
 from stages.artifacts.events import Events, Finished, Progress
 from stages.device.imaging.presets import ImagingPreset
 from stages.device.imaging.spec import TilingSpec
-from stages.workshop.model.checkpoint import save_checkpoint, weight_problems
+from stages.workshop.model.checkpoint import quiet, save_checkpoint, weight_problems
 from stages.workshop.model.configuration import MODEL_TYPE
 from stages.workshop.model.image_processing import BlueLMVImageProcessor
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
@@ -107,7 +107,8 @@ def import_checkpoint(
     tokenizer.chat_template = template.source
     model = yield from _load(public, source)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with quiet():
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.generation_config = _generation(public, tokenizer)
     processor = BlueLMVProcessor(_image_processor(public, max_cols, max_rows), tokenizer, template.source)
     save_checkpoint(model, processor, out)

@@ -1,8 +1,8 @@
 """Which chat template a public model gets: its own where that works with pictures, else the one it was trained with.
 
 The templates of VILA-1.5 are code in its repository, not files of its checkpoints; `templates/` holds them as jinja2.
-vicuna has a space behind <s> and its pictures: VILA tokenizes the text between pictures piece by piece, and SentencePiece puts
-a space before each piece.
+vicuna has a space behind <s> and its pictures: VILA tokenizes the text between pictures piece by piece, and
+SentencePiece puts a space before each piece.
 Source: NVlabs/VILA, `llava/conversation.py` (vicuna_v1, llama_3, hermes-2).
 """
 
