@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DEFAULT_CONTEXT = 4096
 # Above this the arithmetic of --accuracy-level costs more than 4-bit weights usually do.
 LOUD_ARITHMETIC = 0.1
+# From here on the float32 model that the graphs are compared with is worth a word.
+LARGE_PARAMETERS = 500_000_000
 
 
 class ExportConfig(RecipeModel):
@@ -148,7 +150,8 @@ def open_graph(path: Path) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # Errors arrive as exceptions; onnxruntime would print them as well.
+    options.log_severity_level = 4
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in session.get_outputs()]
     return lambda feeds: dict(zip(outputs, session.run(outputs, dict(feeds)), strict=True))
@@ -209,15 +212,22 @@ def _verify(
     Raises:
         ModelError: a graph is not what torch computes.
     """
+    from stages.workshop.graph.graphs import model_shape
     from stages.workshop.graph.reference import checkpoint_reference
     from stages.workshop.graph.verify import beyond, verify_graphs
 
+    parameters = model_shape(prepared.model, prepared.options.max_context).parameters
+    if parameters >= LARGE_PARAMETERS:
+        size = 4 * parameters / 1e9
+        yield Notice(f"comparing with torch: the float32 model takes {size:.1f} GB of memory (--no-verify does not)")
     reference = checkpoint_reference(checkpoint, prepared.weights, prepared.options.kv_scales)
     checks, problems = [], []
     for check in verify_graphs(folder, prepared.device, reference, open_graph):
         checks.append(check.as_dict())
         cost = f"; {check.arithmetic:.1e} with accuracy level {config.accuracy_level}" if check.approximate else ""
-        yield Notice(f"{check.graph}: {check.output} is {check.relative:.1e} from torch ({check.max_abs:.1e} at most){cost}")
+        yield Notice(
+            f"{check.graph}: {check.output} is {check.relative:.1e} from torch ({check.max_abs:.1e} at most){cost}"
+        )
         if check.arithmetic > LOUD_ARITHMETIC:
             yield Notice(
                 f"{check.graph}: the arithmetic costs more than {LOUD_ARITHMETIC:.0%}; --accuracy-level 0 is exact",

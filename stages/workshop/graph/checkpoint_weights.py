@@ -6,13 +6,14 @@ export (embedding, tied head) is rounded here, by the contract's numerics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from stages.artifacts.errors import ModelError
+from stages.artifacts.errors import BluelmError, ModelError, raise_all
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.json_file import read_json
 from stages.workshop.graph.linear import Floats, Linear
+from stages.workshop.graph.matmul_forms import INT4_BLOCKS
 from stages.workshop.quant import quantization_config
 from stages.workshop.quant.packed import PACKED, Quantized, round_to_nearest
 from stages.workshop.quant.policy import FLOAT, Scheme
@@ -44,6 +45,7 @@ class CheckpointWeights:
             quantization_config.read(self._quantized.config, str(folder)) if self._quantized else ({}, OwnKeys())
         )
         self._at_export = dict(at_export or {})
+        raise_all(list(self._problems()))
 
     @property
     def quantized(self) -> bool:
@@ -97,6 +99,18 @@ class CheckpointWeights:
         self._check_shape(name, info.shape, shape)
         values: Floats = self._tensors.read(name).float().numpy()
         return values
+
+    def _problems(self) -> Iterator[BluelmError]:
+        """Groups that no kernel multiplies with."""
+        groups, own = self._layout
+        sizes = {group["weights"]["group_size"] for group in groups.values()}
+        sizes |= {scheme.group_size for scheme in own.at_export.values()}
+        for size in sorted(sizes - {None, *INT4_BLOCKS}):
+            yield ModelError(
+                f"{self.folder} has INT4 weights in groups of {size}.",
+                f"onnxruntime multiplies with groups of {', '.join(map(str, INT4_BLOCKS))}.",
+                "Quantize the checkpoint again with one of these as group_size.",
+            )
 
     def _integers(self, name: str) -> Quantized | None:
         scheme = self._at_export.get(name)

@@ -19,6 +19,8 @@ from stages.workshop.graph.emitter import GraphEmitter
 from stages.workshop.graph.linear import Linear
 
 AccuracyLevel = Literal[0, 1, 2, 3, 4]
+# What MatMulNBits of onnxruntime 1.31 takes on the CPU.
+INT4_BLOCKS = (16, 32, 64, 128, 256)
 # INT8 channels have one scale a row, so the block only sets how finely level 4 rounds the input. 128 is where speed
 # ends to grow (256 gains nothing more, 64 loses 20 %).
 INT8_BLOCKS = (128, 64, 32, 16)

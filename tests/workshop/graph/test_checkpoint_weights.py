@@ -128,3 +128,13 @@ def test_a_foreign_quantization_is_refused(checkpoint: Path) -> None:
     with pytest.raises(ModelError) as caught:
         CheckpointWeights(checkpoint)
     assert "bluelm quantize" in caught.value.fix
+
+
+def test_groups_that_no_kernel_takes_are_refused_at_once(checkpoint: Path) -> None:
+    folder = checkpoint.with_name("groups-of-8")
+    rules = (Rule(modules="language_model.model.layers.*", weights="int4", group_size=8),)
+    result_of(quantize(QuantizeConfig(rules=rules, kv="float"), checkpoint, None, folder))
+    with pytest.raises(ModelError) as caught:
+        CheckpointWeights(folder)
+    assert "groups of 8" in caught.value.what
+    assert "16, 32, 64, 128, 256" in caught.value.why
