@@ -1,0 +1,1 @@
+"""What a phone would carry: never torch, transformers or onnx."""

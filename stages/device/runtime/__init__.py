@@ -1,0 +1,1 @@
+"""An exported model on onnxruntime: encode pipeline, chunked prefill, KV cache, sampling, conversations."""
