@@ -52,7 +52,8 @@ Sizes = Annotated[tuple[Count, ...], AfterValidator(_at_least_one)]
 class BenchConfig(RecipeModel):
     """What a bench runs. The defaults are the paper's: 2048 tokens, chunks of 128, 4 tiles a batch (Figs. 7 and 8).
 
-    `preset`, `layers`, `vision_layers` and `kv` describe a model of random weights, for when no model is given.
+    `preset`, `layers`, `vision_layers` and `kv` describe a model of random weights, for when none is given. `layers` is
+    at most how many each of language model and vision tower keeps; `vision_layers` decides for the tower alone.
     """
 
     chunk: Sizes = (128,)
@@ -67,6 +68,12 @@ class BenchConfig(RecipeModel):
     layers: Count | None = None
     vision_layers: Count | None = None
     kv: Literal["int8", "float32"] | None = None
+
+    def name_of(self, model: str) -> str:
+        """What the records call the model: a part of one must not be taken for the whole."""
+        kept = {"layers": self.layers, "vision layers": self.vision_layers}
+        parts = [f"{name}: {count}" for name, count in kept.items() if count is not None]
+        return f"{model} ({', '.join(parts)})" if parts else model
 
     def workload(self) -> Workload:
         """What the device is to run."""
@@ -125,7 +132,7 @@ def plan(config: BenchConfig, model: Path | None, image: Path | None) -> BenchPl
     if source is None:
         assert config.preset is not None
         tiling = tiling_of(image, imaging_preset(config.preset).tiling)
-        return BenchPlan(config.preset, config.workload(), tiling.tiles, tiling.tokens, ())
+        return BenchPlan(config.name_of(config.preset), config.workload(), tiling.tiles, tiling.tokens, ())
     device = read_device_config(source.path)
     tiling = tiling_of(image, device.tiling)
     fitted = fit(config.workload(), device.decoder.max_context, device.vision.max_batch)
@@ -208,7 +215,7 @@ def _measure(
 
     with ExitStack() as stack:
         if source is None:
-            yield Notice(f"Writing random weights in the shape of {config.preset} …")
+            yield Notice(f"Writing random weights: {config.name_of(str(config.preset))} …")
             folder = stack.enter_context(random_model(config))
         else:
             folder = source.path
@@ -218,6 +225,7 @@ def _measure(
                 f"Other work keeps this machine busy (load {share:.1f} per core): take ratios, not times.", "warning"
             )
         device = read_device_config(folder)
+        device = device.model_copy(update={"name": config.name_of(device.name)})
         tiles = tiles_of(image, device, config.seed)
         records: tuple[Record, ...] = ()
         for event in bench_device(folder, device, config.workload(), tiles):
@@ -265,14 +273,16 @@ def write_random_model_here(shape: str, folder: str) -> None:
         folder: where to write.
     """
     from stages.workshop.graph.random_model import write_random_model
+    from stages.workshop.model.presets import model_preset
 
     config = BenchConfig.model_validate_json(shape)
     assert config.preset is not None
+    tower = model_preset(config.preset).vision_layers
     for _ in write_random_model(
         config.preset,
         Path(folder),
         layers=config.layers,
-        vision_layers=config.vision_layers,
+        vision_layers=config.vision_layers or min(config.layers or tower, tower),
         int8_kv=config.kv != "float32",
         seed=config.seed,
     ):

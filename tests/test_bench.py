@@ -217,8 +217,9 @@ def test_the_artifact_is_written_and_found_up_to_date(exported: Path, tmp_path: 
 
 def test_random_weights_are_built_elsewhere_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    config = BenchConfig(preset="tiny", layers=1, vision_layers=1, **QUICK)
+    config = BenchConfig(preset="tiny", layers=1, **QUICK)
     summary = result_of(bench.run(config, None))
+    assert {row["model"] for row in summary.rows} == {"tiny (layers: 1)"}
     assert {row["kv"] for row in summary.rows if row["test"] == "decode"} == {"int8"}
     assert list(tmp_path.iterdir()) == []
 

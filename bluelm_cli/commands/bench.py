@@ -51,10 +51,10 @@ def run(
         str | None, typer.Option("--preset", help="Random weights of this shape instead of a model: bluelm-v-3b, tiny.")
     ] = None,
     layers: Annotated[
-        int | None, typer.Option("--layers", help="With --preset: language model layers instead of all.")
+        int | None, typer.Option("--layers", help="With --preset: so many layers instead of all.")
     ] = None,
     vision_layers: Annotated[
-        int | None, typer.Option("--vision-layers", help="With --preset: vision tower layers instead of all.")
+        int | None, typer.Option("--vision-layers", help="With --preset: vision tower layers, if not as many.")
     ] = None,
     kv: Annotated[
         str | None, typer.Option("--kv", help="With --preset: KV cache in int8 (default) or float32.")

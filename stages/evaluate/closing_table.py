@@ -156,7 +156,6 @@ def _baseline_row(report: EvalReport) -> TableRow:
         questions=report.total.questions,
         accuracy=report.total.baseline,
         tasks={task: result.baseline for task, result in report.tasks.items()},
-        bytes=0,
     )
 
 
