@@ -7,17 +7,19 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract.int4_blocks import ScaleDtype
 from stages.workshop.quant import quantization_config
-from stages.workshop.quant.packed import dequantize, pack, round_to_nearest
+from stages.workshop.quant.packed import pack, relative_error, round_to_nearest
 from stages.workshop.quant.plan import TensorPlan, WeightPlan
+from stages.workshop.quant.policy import Scheme
 from stages.workshop.quant.quantization_config import OwnKeys
 from stages.workshop.quant.tensor_files import ShardWriter, TensorFolder
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
@@ -52,27 +54,30 @@ def convert(
     writer = ShardWriter(target, shard_bytes)
     for tensor in plan.tensors:
         weight = source.read(tensor.name)
-        errors = {}
-        for module, later in plan.at_export.items():
-            if later.tensor == tensor.name:
-                quantized = round_to_nearest(tensor.name, weight, later, scale_dtype)
-                errors[module] = relative_error(weight.float().numpy(), dequantize(quantized))
+        errors = _errors_at_export(tensor.name, weight, plan, scale_dtype)
         if tensor.scheme.bits is None:
             writer.add(plan.written_name(tensor.name), weight)
         else:
             quantized = round_to_nearest(tensor.name, weight, tensor.scheme, scale_dtype)
-            errors[tensor.module] = relative_error(weight.float().numpy(), dequantize(quantized))
+            errors[tensor.module] = relative_error(weight, quantized)
             for suffix, packed in pack(quantized, scale_dtype).items():
                 writer.add(f"{plan.written_name(tensor.module)}.{suffix}", packed)
         yield Converted(tensor.name, errors)
     _check_sizes(plan, writer.close())
 
 
-def relative_error(weight: np.ndarray, quantized: np.ndarray) -> float:
-    """‖W − Ŵ‖ / ‖W‖ in float64; 0 for an all-zero weight."""
-    norm = float(np.sqrt(np.square(weight, dtype=np.float64).sum()))
-    wrong = float(np.sqrt(np.square(weight - quantized, dtype=np.float64).sum()))
-    return wrong / norm if norm else 0.0
+def _errors_at_export(name: str, weight: torch.Tensor, plan: WeightPlan, scale_dtype: ScaleDtype) -> dict[str, float]:
+    """Weight errors of the modules that the export will round from a tensor: its embedding, its tied head."""
+    modules = {
+        module: Scheme(weights=later.weights, group_size=later.group_size)
+        for module, later in plan.at_export.items()
+        if later.tensor == name
+    }
+    errors = {
+        scheme: relative_error(weight, round_to_nearest(name, weight, scheme, scale_dtype))
+        for scheme in set(modules.values())
+    }
+    return {module: errors[scheme] for module, scheme in modules.items()}
 
 
 def write_config(source: Path, plan: WeightPlan, own: OwnKeys, target: Path) -> None:

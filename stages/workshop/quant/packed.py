@@ -10,6 +10,7 @@ Packing and unpacking are the library's own functions; the values are the contra
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,8 @@ PACKED, SCALE, SHAPE = "weight_packed", "weight_scale", "weight_shape"
 SUFFIXES = (PACKED, SCALE, SHAPE)
 
 Quantized = Int4Blocks | Int8Channels
+# A large embedding would take four times its size in float32 temporaries.
+CHUNK_VALUES = 1 << 24
 
 
 def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scale_dtype: ScaleDtype) -> Quantized:
@@ -35,21 +38,39 @@ def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scale_dtyp
     Raises:
         ModelError: values that are not finite, or a scale that does not fit into `scale_dtype`.
     """
-    values = weight.detach().float().numpy()
-    if not np.isfinite(values).all():
+    try:
+        # Rows are independent, so that only a few of them are ever float32.
+        parts = [_round_rows(weight[rows], scheme, scale_dtype) for rows in row_chunks(*weight.shape)]
+    except FloatingPointError as error:
+        bad = int((~weight.isfinite()).sum())
         raise ModelError(
-            f"{name} holds {int((~np.isfinite(values)).sum())} values that are not finite.",
+            f"{name} holds {bad} values that are not finite.",
             "They have no integer form, and a model with them answers nonsense.",
             "Take a checkpoint from before the training diverged.",
-        )
-    try:
-        if scheme.group_size is not None:
-            return int4_blocks.quantize(values, scheme.group_size, scale_dtype=scale_dtype)
-        return int8_channels.quantize(values, scale_dtype=scale_dtype)
+        ) from error
     except OverflowError as error:
         raise ModelError(
             f"{name}: {error}.", "Its largest weights would become infinite.", "Use --set scale_dtype=float32"
         ) from error
+    values, scales = (np.concatenate([getattr(part, field) for part in parts]) for field in ("values", "scales"))
+    return parts[0]._replace(values=values, scales=scales)
+
+
+def row_chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Slices of rows that hold about `CHUNK_VALUES` values each."""
+    step = max(1, CHUNK_VALUES // columns)
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def relative_error(weight: torch.Tensor, quantized: Quantized) -> float:
+    """‖W − Ŵ‖ / ‖W‖ of a weight [N, K], summed in float64; 0 for an all-zero weight."""
+    right = wrong = 0.0
+    for rows in row_chunks(*weight.shape):
+        exact = weight[rows].float().numpy()
+        part = quantized._replace(values=quantized.values[rows], scales=quantized.scales[rows])
+        right += float(np.square(exact, dtype=np.float64).sum())
+        wrong += float(np.square(exact - dequantize(part), dtype=np.float64).sum())
+    return math.sqrt(wrong / right) if right else 0.0
 
 
 def dequantize(quantized: Quantized) -> np.ndarray:
@@ -65,9 +86,11 @@ def pack(quantized: Quantized, scale_dtype: ScaleDtype) -> dict[str, torch.Tenso
     from compressed_tensors.compressors.pack_quantized import pack_to_int32
 
     bits = 4 if isinstance(quantized, Int4Blocks) else 8
+    values = torch.from_numpy(quantized.values)
+    words = torch.cat([pack_to_int32(values[rows], bits) for rows in row_chunks(*values.shape)])
     scales = torch.from_numpy(quantized.scales.astype(scale_dtype))
     return {
-        PACKED: pack_to_int32(torch.from_numpy(quantized.values), bits),  # [N, ceil(K·bits/32)]
+        PACKED: words,  # [N, ceil(K·bits/32)]
         SCALE: scales.reshape(len(scales), -1),  # [N, G] or [N, 1]
         SHAPE: torch.tensor(quantized.values.shape),
     }
@@ -96,3 +119,12 @@ def packed_bytes(rows: int, columns: int, scheme: Scheme, scale_dtype: ScaleDtyp
     assert scheme.bits is not None
     words = rows * math.ceil(columns * scheme.bits / 32)
     return 4 * words + np.dtype(scale_dtype).itemsize * scheme.scale_count(rows, columns) + 2 * 8
+
+
+def _round_rows(weight: torch.Tensor, scheme: Scheme, scale_dtype: ScaleDtype) -> Quantized:
+    values = weight.detach().float().numpy()
+    if not np.isfinite(values).all():
+        raise FloatingPointError
+    if scheme.group_size is not None:
+        return int4_blocks.quantize(values, scheme.group_size, scale_dtype=scale_dtype)
+    return int8_channels.quantize(values, scale_dtype=scale_dtype)

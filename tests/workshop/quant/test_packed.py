@@ -11,7 +11,8 @@ from numpy.testing import assert_array_equal
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract import int4_blocks, int8_channels
-from stages.workshop.quant.packed import dequantize, pack, packed_bytes, round_to_nearest, unpack
+from stages.workshop.quant import packed
+from stages.workshop.quant.packed import dequantize, pack, packed_bytes, relative_error, round_to_nearest, unpack
 from stages.workshop.quant.policy import Scheme
 
 SCHEMES = st.sampled_from(
@@ -89,6 +90,28 @@ def test_bfloat16_weights_are_rounded_from_their_exact_values():
     scheme = Scheme(weights="int8")
     expected = int8_channels.quantize(weight.float().numpy(), scale_dtype="float16")
     assert_array_equal(round_to_nearest("w", weight, scheme, "float16").values, expected.values)
+
+
+@given(SHAPES, SCHEMES, DTYPES, st.integers(1, 40))
+def test_rounding_in_chunks_of_rows_changes_nothing(shape, scheme, dtype, chunk):
+    weight = weight_of(shape, scheme, 3)
+    whole = round_to_nearest("w", weight, scheme, dtype)
+    words, error = pack(whole, dtype)["weight_packed"], relative_error(weight, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "CHUNK_VALUES", chunk)
+        parts = round_to_nearest("w", weight, scheme, dtype)
+        assert_array_equal(parts.values, whole.values)
+        assert_array_equal(parts.scales, whole.scales)
+        assert_array_equal(pack(parts, dtype)["weight_packed"], words)
+        assert relative_error(weight, parts) == pytest.approx(error, rel=1e-12)
+    exact = weight.double().numpy()
+    expected = np.linalg.norm(exact - dequantize(whole).astype(np.float64)) / np.linalg.norm(exact)
+    assert error == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_a_weight_of_zeros_has_no_error():
+    zeros = torch.zeros(2, 4)
+    assert relative_error(zeros, round_to_nearest("w", zeros, Scheme(weights="int8"), "float16")) == 0.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
