@@ -95,6 +95,34 @@ def test_the_ids_are_vilas(make_vila: MakeVila, tmp_path: Path, llama_tokenizer:
     assert prompt.ids == expected
 
 
+def test_a_published_tokenizer_reads_as_sentencepiece_does(make_vila: MakeVila, tmp_path: Path) -> None:
+    """The published folders hold tokenizer.model alone."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder, parts = make_vila()
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(["What colour is the shape?", "The shape is red and blue."] * 50))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(texts),
+        model_prefix=str(folder / "llm" / "tokenizer"),
+        vocab_size=parts["llm"].config.vocab_size,
+        model_type="bpe",
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    (folder / "llm" / "tokenizer.json").unlink()
+    write_json(folder / "llm" / "tokenizer_config.json", tokenizer_class="LlamaTokenizer", legacy=False)
+    adopt(folder, tmp_path / "ours")
+    _, processor = load_checkpoint(tmp_path / "ours")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "llm" / "tokenizer.model"))
+    prompt = processor.prompts.encode([user("What colour, été?", images=1)], [5], add_generation_prompt=True)
+    before, behind = prompt.text.removeprefix("<s> ").split("<image> ")
+    image = [processor.image_token_id] * 5
+    assert prompt.ids == [1, *pieces.encode(before), *image, *pieces.encode(behind)]
+
+
 def test_a_sentencepiece_file_says_what_it_needs(
     make_vila: MakeVila, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
