@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from stages.artifacts.folder import ArtifactSpec, create
 from stages.device.imaging.presets import imaging_preset
@@ -52,6 +54,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_checkpoint(build_model(config), processor, folder)
     return folder
+
+
+def newest(states: Path) -> int:
+    """Steps of the newest complete state."""
+    return max((int(marker.parent.name.split("-")[1]) for marker in states.glob("*/complete.json")), default=0)
 
 
 @pytest.fixture
@@ -128,6 +135,24 @@ def test_interrupted_and_killed_it_goes_on_to_the_same_weights(
     assert not states.exists()
 
 
-def newest(states: Path) -> int:
-    """Steps of the newest complete state."""
-    return max((int(marker.parent.name.split("-")[1]) for marker in states.glob("*/complete.json")), default=0)
+@pytest.mark.slow
+def test_two_processes_train_as_one(words: list[str], bluelm: Callable[..., Any], tmp_path: Path) -> None:
+    few = [*words, "--set", "steps=4", "--set", "global_batch=4", "--device", "cpu", "--json"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bluelm_cli"]
+    done = subprocess.run(
+        [*launcher, *few, "--out", str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # One of them speaks.
+    assert json.loads(done.stdout)["steps"] == 4
+    one = bluelm(*few, "--out", tmp_path / "one")
+    assert one.code == 0, one.err
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, weight in first.items():
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(weight, second[name], rtol=1e-4, atol=2e-6, msg=name)

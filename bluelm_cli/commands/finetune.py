@@ -36,6 +36,7 @@ def finetune(
     from stages import finetune as stage
     from stages.artifacts.recipes import load_config
     from stages.workshop.training.machine import Machine
+    from stages.workshop.training.processes import is_main
 
     config = load_config(stage.FinetuneConfig, recipe, sets or (), {"seed": seed, "dtype": dtype})
     inputs = stage.inputs(checkpoint, data, tiles=tiles, machine=Machine(device=device, threads=threads))
@@ -43,4 +44,5 @@ def finetune(
         show_plan(stage.plan(config, inputs).as_dict(), as_json)
         return
     result = console.drive(stage.run(config, inputs, require_out(out, "finetune"), force))
-    show_result(result.as_dict(), as_json)
+    if is_main():
+        show_result(result.as_dict(), as_json)

@@ -39,6 +39,7 @@ def pretrain(
     from stages import pretrain as stage
     from stages.artifacts.recipes import load_config
     from stages.workshop.training.machine import Machine
+    from stages.workshop.training.processes import is_main
 
     flags = {"preset": preset, "seed": seed, "dtype": dtype}
     config = load_config(stage.PretrainConfig, recipe, sets or (), flags)
@@ -55,4 +56,5 @@ def pretrain(
         show_plan(stage.plan(config, inputs).as_dict(), as_json)
         return
     result = console.drive(stage.run(config, inputs, require_out(out, "pretrain"), force))
-    show_result(result.as_dict(), as_json)
+    if is_main():
+        show_result(result.as_dict(), as_json)

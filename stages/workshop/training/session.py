@@ -21,6 +21,7 @@ from stages.workshop.training.data import Prepared
 from stages.workshop.training.machine import Machine, arguments, samples_per_device
 from stages.workshop.training.order import BatchOrder
 from stages.workshop.training.parameters import GroupPlan
+from stages.workshop.training.processes import is_main
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.states import TrainingState, drop_others, newest_state
 from stages.workshop.training.stream import Emit, Told, stream
@@ -62,7 +63,8 @@ def train(
         ModelError: the loss became no number.
     """
     state = newest_state(states)
-    drop_others(states, keep=state.path if state else None)
+    if is_main():
+        drop_others(states, keep=state.path if state else None)
     if state is not None:
         yield Notice(f"Going on after step {state.step} of {recipe.steps}.")
 

@@ -9,22 +9,22 @@ source ──> outline ──> model ─────────┴──> Stage
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import BluelmError, raise_all
 from stages.artifacts.events import Events, Finished, Notice
-from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
-from stages.artifacts.manifest import Parent, parent_of
+from stages.artifacts.folder import ArtifactSpec, Draft, open_artifact, up_to_date
+from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.workshop.model.checkpoint import save_checkpoint
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.data import Prepared, prepare, read_conversations, texts_of
 from stages.workshop.training.machine import Machine, check_machine
-from stages.workshop.training.parameters import group, plan_parameters
+from stages.workshop.training.parameters import ParameterPlan, group, plan_parameters
+from stages.workshop.training.processes import is_main, shared_draft
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.samples import Conversation
 from stages.workshop.training.session import train
 from stages.workshop.training.sources import Outline, Source
 from stages.workshop.training.stream import Told
@@ -114,49 +114,65 @@ def run_stage(recipe: TrainRecipe, inputs: StageInputs, out: Path, force: bool =
         yield Notice(f"{out} is up to date")
         yield Finished(TrainResult(out, done.digest, done.metrics, up_to_date=True))
         return
-    conversations = read_conversations(inputs.data)
-    with create(out, spec, force=force, resumable=True) as draft:
-        yield from _fill(draft, recipe, inputs, conversations)
-        draft.run.update(device=inputs.machine.name, threads=inputs.machine.threads)
-    made = open_artifact(out, "checkpoint").manifest
-    if made is None:
-        raise RuntimeError(f"{out} was written without a manifest")
+    work = yield from _prepare(recipe, inputs)
+    with shared_draft(out, spec, inputs.machine, force=force) as draft:
+        yield from _fill(draft, work)
+    made = read_manifest(out)
     rates = {key: draft.run.get(key) for key in ("seconds_training", "samples_per_s")}
     yield Finished(TrainResult(out, made.digest, made.metrics, up_to_date=False, **rates))
 
 
-def _fill(
-    draft: Draft, recipe: TrainRecipe, inputs: StageInputs, conversations: Sequence[Conversation]
-) -> Generator[Told, None, None]:
-    """Trains into the draft, and writes down what came of it."""
+@dataclass(frozen=True)
+class _Work:
+    """Everything that is known before the first step; whatever is wrong with it stops before anything is written."""
+
+    recipe: TrainRecipe
+    machine: Machine
+    source: Source
+    outline: Outline
+    plans: tuple[ParameterPlan, ...]
+    prepared: Prepared
+
+
+def _prepare(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, None, _Work]:
+    conversations = read_conversations(inputs.data)
     outline = inputs.source.outline(texts_of(conversations))
-    shapes = outline.shapes()
-    plans = plan_parameters(shapes, recipe)
+    plans = plan_parameters(outline.shapes(), recipe)
     prepared = yield from prepare(conversations, outline, recipe, inputs.tiles)
+    return _Work(recipe, inputs.machine, inputs.source, outline, plans, prepared)
+
+
+def _fill(draft: Draft, work: _Work) -> Generator[Told, None, None]:
+    """Trains into the draft, and writes down what came of it."""
     states = draft.path / STATES
+    # The curve is written last: where it stands, the weights beside it are whole.
     curve = read_curve(draft.path) if draft.resumed else None
     if curve is None:
-        curve = yield from _train(draft, recipe, inputs, outline, prepared, states)
-    # The curve is written last: where it stands, the weights beside it are whole.
-    shutil.rmtree(states, ignore_errors=True)
+        curve = yield from _train(draft, work, states)
+    if is_main():
+        shutil.rmtree(states, ignore_errors=True)
     draft.metrics.update(
-        steps=recipe.steps,
+        steps=work.recipe.steps,
         loss_first=curve.first,
         loss_last=curve.last,
-        parameters=sum(plan.count for plan in plans),
-        trained_parameters=sum(plan.count for plan in plans if plan.trained),
-        data=prepared.report.as_dict(),
+        parameters=sum(plan.count for plan in work.plans),
+        trained_parameters=sum(plan.count for plan in work.plans if plan.trained),
+        data=work.prepared.report.as_dict(),
     )
 
 
-def _train(
-    draft: Draft, recipe: TrainRecipe, inputs: StageInputs, outline: Outline, prepared: Prepared, states: Path
-) -> Generator[Told, None, LossCurve]:
-    model = inputs.source.load(outline, recipe.seed)
-    groups = group(plan_parameters({name: tuple(p.shape) for name, p in model.named_parameters()}, recipe))
-    outcome = yield from train(model, outline.processor, prepared, groups, recipe, inputs.machine, states)
-    save_checkpoint(model, outline.processor, draft.path)
-    outcome.curve.write(draft.path)
-    seen = outcome.steps * recipe.global_batch
-    draft.run.update(seconds_training=round(outcome.seconds, 3), samples_per_s=round(seen / outcome.seconds, 2))
+def _train(draft: Draft, work: _Work, states: Path) -> Generator[Told, None, LossCurve]:
+    recipe, machine, processor = work.recipe, work.machine, work.outline.processor
+    model = work.source.load(work.outline, recipe.seed)
+    outcome = yield from train(model, processor, work.prepared, group(work.plans), recipe, machine, states)
+    if is_main():
+        save_checkpoint(model, processor, draft.path)
+        outcome.curve.write(draft.path)
+    draft.run.update(
+        seconds_training=round(outcome.seconds, 3),
+        samples_per_s=round(outcome.steps * recipe.global_batch / outcome.seconds, 2),
+        device=machine.name,
+        threads=machine.threads,
+        processes=machine.processes,
+    )
     return outcome.curve

@@ -130,11 +130,14 @@ class StageTrainer(Trainer):
         self._step_loss += loss
         return loss
 
-    def take_step_loss(self) -> float:
-        """The loss summed over the passes of the step that just ended."""
-        loss = float(self._step_loss)
+    def end_step(self, stop: bool) -> tuple[float, bool]:
+        """The loss of the step that just ended, and whether any process wants to stop: the same in all processes."""
+        told = torch.stack([self._step_loss, torch.full_like(self._step_loss, float(stop))])  # [2]
         self._step_loss.zero_()
-        return loss
+        if self.accelerator.num_processes > 1:
+            told = self.accelerator.reduce(told, "mean")
+        loss, stopping = told.tolist()
+        return loss, stopping > 0
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the library's estimate walks all parameters in every pass and knows nothing of towers."""
@@ -146,6 +149,7 @@ class StageTrainer(Trainer):
         folder = root / f"{PREFIX}{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
@@ -183,12 +187,11 @@ class _Steps(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         step, curve = state.global_step, self.trainer.curve
-        loss = self.trainer.take_step_loss()
+        loss, stopping = self.trainer.end_step(self.stop.is_set())
         if not math.isfinite(loss):
             raise diverged(step, loss)
         curve.add(step, loss)
         self.report(step, state.max_steps, curve.last)
-        stopping = self.stop.is_set()
         control.should_training_stop = stopping or step >= state.max_steps
         due = self.save_every is not None and step % self.save_every == 0
         control.should_save = stopping or (due and step < state.max_steps)

@@ -1,0 +1,53 @@
+"""Several processes that train one model (torchrun, accelerate launch): one of them writes, the others follow.
+
+torchrun --nproc-per-node 8 -m bluelm_cli pretrain --data CORPUS --from CHECKPOINT --out FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.artifacts.folder import ArtifactSpec, Draft, create
+from stages.workshop.training.machine import Machine
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes and speaks; torchrun and accelerate number them in RANK."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def shared_draft(out: Path, spec: ArtifactSpec, machine: Machine, *, force: bool) -> Iterator[Draft]:
+    """`create` for all processes: the main one owns the folder, the others get to know it and wait for its end."""
+    if machine.processes == 1:
+        with create(out, spec, force=force, resumable=True) as draft:
+            yield draft
+        return
+    _join(machine)
+    if is_main():
+        with create(out, spec, force=force, resumable=True) as draft:
+            _tell(draft.path, draft.resumed)
+            yield draft
+        _tell(True)
+    else:
+        path, resumed = _tell(None, None)
+        yield Draft(path, resumed)
+        _tell(None)
+
+
+def _join(machine: Machine) -> None:
+    """Connects the processes, if the launcher has not."""
+    from accelerate import PartialState
+
+    PartialState(cpu=machine.name == "cpu")
+
+
+def _tell(*values: Any) -> list[Any]:
+    """The main process' values, in every process."""
+    from accelerate.utils import broadcast_object_list
+
+    return list(broadcast_object_list(list(values), from_process=0))
