@@ -8,9 +8,10 @@ from pathlib import Path
 
 from stages.artifacts.errors import BluelmError, DataError, RecipeError, raise_all
 from stages.artifacts.events import Notice, Progress
+from stages.workshop.corpus.llava import Row, read_llava
 from stages.workshop.training.pictures import CutTiles, StoredTiles, TileSource, count_tiles
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.samples import Conversation, Sample, SampleBuilder, SampleReport
+from stages.workshop.training.samples import Sample, SampleBuilder, SampleReport
 from stages.workshop.training.sources import Outline
 from stages.workshop.training.stream import Told
 
@@ -29,19 +30,30 @@ class Prepared:
     report: SampleReport
 
 
-def texts_of(conversations: Iterable[Conversation]) -> Iterator[str]:
+def read_rows(corpus: Path) -> list[Row]:
+    """The conversations to learn from.
+
+    Raises:
+        DataError: there are none, or some cannot be used (all of them together).
+    """
+    path = corpus / TRAIN_FILE
+    rows = read_llava(path)
+    if not rows:
+        raise DataError(
+            f"{path} holds no conversation.", "There is nothing to learn from.", "Render or gather a larger corpus."
+        )
+    return rows
+
+
+def texts_of(rows: Iterable[Row]) -> Iterator[str]:
     """Every text of the conversations, for a tokenizer to learn from."""
-    for conversation in conversations:
-        for message in conversation.messages:
-            content = message["content"]
-            if isinstance(content, str):
-                yield content
-            else:
-                yield from (part["text"] for part in content if part["type"] == "text")
+    for row in rows:
+        for message in row.messages():
+            yield from (part["text"] for part in message["content"] if part["type"] == "text")
 
 
 def prepare(
-    conversations: Sequence[Conversation], outline: Outline, recipe: TrainRecipe, tiles: Path | None
+    rows: Sequence[Row], outline: Outline, recipe: TrainRecipe, tiles: Path | None
 ) -> Generator[Told, None, Prepared]:
     """Measures all pictures and tokenizes all conversations.
 
@@ -59,15 +71,15 @@ def prepare(
         source = CutTiles(processor.image_processor, spec, recipe.execution.picture_memory_mb * _MEGABYTE)
     else:
         source = StoredTiles(tiles, spec)
-    pictures = list(dict.fromkeys(picture for row in conversations for picture in row.pictures))
+    pictures = list(dict.fromkeys(picture for row in rows for picture in row.paths))
     counts, problems = count_tiles(source, pictures)
     _raise_broken(problems)
     builder = SampleBuilder(processor.prompts, spec.tokens_per_tile, recipe.sequence_length)
     samples: list[Sample] = []
-    for index, row in enumerate(conversations):
+    for index, row in enumerate(rows):
         if index % _PROGRESS_EVERY == 0:
-            yield Progress("reading conversations", index, len(conversations), "conversations")
-        sample = builder.build(row, [counts[picture] for picture in row.pictures])
+            yield Progress("reading conversations", index, len(rows), "conversations")
+        sample = builder.build(row, [counts[picture] for picture in row.paths])
         if sample is not None:
             samples.append(sample)
     for line in builder.report.warnings(recipe.sequence_length):
@@ -75,7 +87,7 @@ def prepare(
     if not samples:
         raise DataError(
             "No conversation is left to learn from.",
-            f"All {len(conversations)} are too long or hold no answer.",
+            f"All {len(rows)} are too long or hold no answer.",
             "Raise sequence_length, allow fewer tiles, or check the corpus.",
         )
     return Prepared(samples, source, builder.report)
@@ -103,28 +115,3 @@ def _raise_broken(problems: Sequence[BluelmError]) -> None:
         more = len(problems) - _NAMED
         shown.append(DataError(f"{more} more pictures.", "They cannot be used either.", "Mend or drop their rows."))
     raise_all(shown)
-
-
-def read_conversations(corpus: Path) -> list[Conversation]:
-    """Interim reader."""
-    import json
-
-    rows = json.loads((corpus / TRAIN_FILE).read_text(encoding="utf-8"))
-    if not rows:
-        raise DataError(f"{corpus / TRAIN_FILE} holds no conversation.", "There is nothing to learn.", "Render more.")
-    found = []
-    for row in rows:
-        names = row.get("image") or []
-        names = [names] if isinstance(names, str) else names
-        messages = []
-        for turn in row["conversations"]:
-            pieces = turn["value"].split("<image>")
-            content: list[dict[str, str]] = []
-            for number, piece in enumerate(pieces):
-                if number:
-                    content.append({"type": "image"})
-                if piece.strip():
-                    content.append({"type": "text", "text": piece.strip("\n")})
-            messages.append({"role": "user" if turn["from"] == "human" else "assistant", "content": content})
-        found.append(Conversation(str(row["id"]), messages, tuple(corpus / name for name in names)))
-    return found

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.workshop.training.data import Prepared, prepare, read_conversations, texts_of
+from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
 from stages.workshop.training.machine import check_machine, samples_per_device
 from stages.workshop.training.memory import MemoryEstimate, estimate_memory
 from stages.workshop.training.parameters import GroupPlan, count_by_part, group, plan_parameters
@@ -81,10 +81,10 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     """
     check_machine(recipe, inputs.machine)
     inputs.spec(recipe)
-    conversations = read_conversations(inputs.data)
-    outline = inputs.source.outline(texts_of(conversations))
+    rows = read_rows(inputs.data)
+    outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(), recipe)
-    report = _drain(prepare(conversations[:_SAMPLES], outline, recipe, inputs.tiles)).report
+    report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles)).report
     samples = samples_per_device(recipe, inputs.machine)
     tokens, tiles = report.tokens / report.samples, report.tiles / report.samples
     return TrainPlan(
@@ -92,7 +92,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
         recipe=recipe,
         parts=count_by_part(plans),
         groups=group(plans),
-        conversations=len(conversations),
+        conversations=len(rows),
         tokens_per_sample=tokens,
         tiles_per_sample=tiles,
         samples_per_device=samples,

@@ -15,18 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.device.prompt.encoder import PromptEncoder
-from stages.device.prompt.messages import Message
+from stages.workshop.corpus.llava import Row
 
 _NAMED = 5
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """What is learned from: messages (see `stages.device.prompt.messages`) and the pictures of their slots."""
-
-    name: str
-    messages: Sequence[Message]
-    pictures: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -92,35 +83,35 @@ class SampleBuilder:
         self._limit = limit
         self.report = SampleReport()
 
-    def build(self, conversation: Conversation, tile_counts: Sequence[int]) -> Sample | None:
+    def build(self, row: Row, tile_counts: Sequence[int]) -> Sample | None:
         """A sample, or None where it is left out.
 
         Args:
-            conversation: messages and pictures.
+            row: a conversation of the corpus.
             tile_counts: tiles of each of its pictures.
 
         Raises:
             UsageError: slots and pictures do not match, or a message is malformed.
         """
-        prompt = self._encoder.encode(conversation.messages, [count * self._tokens_per_tile for count in tile_counts])
+        prompt = self._encoder.encode(row.messages(), [count * self._tokens_per_tile for count in tile_counts])
         ids = np.array(prompt.ids, dtype=np.int32)  # [L]
         is_answer = np.array(prompt.is_answer, dtype=np.bool_)  # [L]
         if len(ids) > self._limit:
             slots = np.flatnonzero(ids == self._encoder.image_token_id)
             if len(slots) and slots[-1] >= self._limit:
-                self.report.pictures_too_long.append(conversation.name)
+                self.report.pictures_too_long.append(row.name)
                 return None
             ids, is_answer = ids[: self._limit], is_answer[: self._limit]
             if is_answer[1:].any():
-                self.report.cut.append(conversation.name)
+                self.report.cut.append(row.name)
         if not is_answer[1:].any():
-            self.report.nothing_to_learn.append(conversation.name)
+            self.report.nothing_to_learn.append(row.name)
             return None
         self.report.samples += 1
         self.report.tokens += len(ids)
         self.report.answer_tokens += int(is_answer[1:].sum())
         self.report.tiles += sum(tile_counts)
-        return Sample(conversation.name, ids, is_answer, conversation.pictures)
+        return Sample(row.name, ids, is_answer, row.paths)
 
 
 def _first(names: Sequence[str]) -> str:

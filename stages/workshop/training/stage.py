@@ -20,7 +20,7 @@ from stages.artifacts.folder import ArtifactSpec, Draft, open_artifact, up_to_da
 from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.workshop.model.checkpoint import save_checkpoint
 from stages.workshop.training.curve import LossCurve, read_curve
-from stages.workshop.training.data import Prepared, prepare, read_conversations, texts_of
+from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
 from stages.workshop.training.machine import Machine, check_machine
 from stages.workshop.training.parameters import ParameterPlan, group, plan_parameters
 from stages.workshop.training.processes import is_main, shared_draft
@@ -135,10 +135,10 @@ class _Work:
 
 
 def _prepare(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, None, _Work]:
-    conversations = read_conversations(inputs.data)
-    outline = inputs.source.outline(texts_of(conversations))
+    rows = read_rows(inputs.data)
+    outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(), recipe)
-    prepared = yield from prepare(conversations, outline, recipe, inputs.tiles)
+    prepared = yield from prepare(rows, outline, recipe, inputs.tiles)
     return _Work(recipe, inputs.machine, inputs.source, outline, plans, prepared)
 
 

@@ -19,16 +19,16 @@ from stages.device.imaging.geometry import Size
 from stages.device.imaging.spec import TilingSpec
 from stages.device.imaging.tiles_file import TilesIndex, indexed
 from stages.device.imaging.tiling import plan_tiling
-from stages.device.prompt.messages import assistant, user
+from stages.workshop.corpus.llava import Row, Turn
 from stages.workshop.model.checkpoint import load_checkpoint
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import IGNORED, BlueLMVProcessor
 from stages.workshop.training.batches import Collator, SampleSet
-from stages.workshop.training.data import Prepared, prepare, read_conversations
+from stages.workshop.training.data import Prepared, prepare, read_rows
 from stages.workshop.training.loss import answer_loss, learned_positions, normalize_tiles
 from stages.workshop.training.pictures import CutTiles, StoredTiles
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.samples import Conversation, SampleBuilder
+from stages.workshop.training.samples import SampleBuilder
 from stages.workshop.training.sources import FromCheckpoint, Outline
 
 Make = Callable[..., TrainRecipe]
@@ -58,6 +58,13 @@ def drain(events: Any) -> tuple[Prepared, list[Any]]:
             return end.value, seen
 
 
+def talk(name: str, pictures: list[Path], *texts: str) -> Row:
+    """A conversation: question, answer, question, answer, …"""
+    turns = tuple(Turn("assistant" if number % 2 else "user", text) for number, text in enumerate(texts))
+    folder = pictures[0].parent if pictures else Path()
+    return Row(name, turns, tuple(path.name for path in pictures), folder)
+
+
 def picture(folder: Path, name: str, size: tuple[int, int]) -> Path:
     path = folder / name
     pixels = np.random.default_rng(len(name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -66,8 +73,8 @@ def picture(folder: Path, name: str, size: tuple[int, int]) -> Path:
 
 
 def test_labels_are_the_answers_and_nothing_else(processor: BlueLMVProcessor) -> None:
-    messages = [user("Say red.", images=1), assistant("red"), user("Say red."), assistant("blue blue")]
-    sample = SampleBuilder(processor.prompts, 4, 128).build(Conversation("a", messages, (Path("x"),)), [2])
+    spoken = talk("a", [Path("x")], "<image>\nSay red.", "red", "Say red.", "blue blue")
+    sample = SampleBuilder(processor.prompts, 4, 128).build(spoken, [2])
     assert sample is not None
     text = "<|im_start|>user\n<image>Say red.<|im_end|>\n<|im_start|>assistant\n"
     expected = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -86,9 +93,9 @@ def test_a_long_sample_loses_text_but_never_part_of_a_picture(
     limit: int, fate: str, processor: BlueLMVProcessor
 ) -> None:
     builder = SampleBuilder(processor.prompts, 4, limit)
-    row = Conversation("a", [user("Say red.", images=1), assistant("red " * 12)], (Path("x"),))
-    sample = builder.build(row, [2])
-    whole = SampleBuilder(processor.prompts, 4, 1000).build(row, [2])
+    spoken = talk("a", [Path("x")], "<image>\nSay red.", "red " * 12)
+    sample = builder.build(spoken, [2])
+    whole = SampleBuilder(processor.prompts, 4, 1000).build(spoken, [2])
     assert whole is not None
     report = builder.report
     fates = {"cut": report.cut, "no answer": report.nothing_to_learn, "no room": report.pictures_too_long}
@@ -106,7 +113,7 @@ def test_a_long_sample_loses_text_but_never_part_of_a_picture(
 def test_preparing_reports_every_sample_it_did_not_take_as_it_is(
     micro_recipe: Make, corpus: Path, outline: Outline
 ) -> None:
-    prepared, events = drain(prepare(read_conversations(corpus), outline, micro_recipe(sequence_length=29), None))
+    prepared, events = drain(prepare(read_rows(corpus), outline, micro_recipe(sequence_length=29), None))
     notices = [event for event in events if isinstance(event, Notice)]
     assert [notice.level for notice in notices] == ["warning"]
     assert notices[0].text == (
@@ -131,13 +138,13 @@ def test_data_that_cannot_be_used_stops_before_training(
     outline: Outline,
 ) -> None:
     with pytest.raises(kind, match=what):
-        drain(prepare(read_conversations(corpus), outline, micro_recipe(**changes), None))
+        drain(prepare(read_rows(corpus), outline, micro_recipe(**changes), None))
 
 
 def test_all_broken_pictures_are_reported_together(micro_recipe: Make, outline: Outline, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     names = ["broken.png", *[f"missing{number}.png" for number in range(7)]]
-    rows = [Conversation(name, [user("q", images=1), assistant("a")], (tmp_path / name,)) for name in names]
+    rows = [talk(name, [tmp_path / name], "<image>\nq", "a") for name in names]
     with pytest.raises(BluelmError) as caught:
         drain(prepare(rows, outline, micro_recipe(), None))
     whats = [problem.what for problem in caught.value.problems]
@@ -152,11 +159,11 @@ def test_batches_hold_all_tiles_in_the_order_of_the_slots(processor: BlueLMVProc
     source = CutTiles(processor.image_processor, spec, budget=10**6)
     builder = SampleBuilder(processor.prompts, 4, 128)
     rows = [
-        Conversation("two", [user("Say red.", images=2), assistant("red")], (small, wide)),
-        Conversation("text", [user("Say blue."), assistant("blue")], ()),
-        Conversation("one", [user("Say red.", images=1), assistant("green")], (wide,)),
+        talk("two", [small, wide], "<image><image>\nSay red.", "red"),
+        talk("text", [], "Say blue.", "blue"),
+        talk("one", [wide], "<image>\nSay red.", "green"),
     ]
-    samples = [builder.build(row, [source.tile_count(path) for path in row.pictures]) for row in rows]
+    samples = [builder.build(found, [source.tile_count(path) for path in found.paths]) for found in rows]
     data = SampleSet([sample for sample in samples if sample is not None], source)
     batch = Collator(pad_token_id=0)(data.__getitems__([0, 1, 2]))
     assert torch.equal(batch["tiles"], torch.cat([source.tiles_of(path) for path in (small, wide, wide)]))
@@ -244,10 +251,10 @@ def test_the_loss_equals_the_models_own_with_mask_and_all_logits(
     builder = SampleBuilder(processor.prompts, 4, 128)
     wide = picture(tmp_path, "wide.png", (64, 32))
     rows = [
-        Conversation("one", [user("Say red.", images=1), assistant("green")], (wide,)),
-        Conversation("text", [user("Say blue."), assistant("blue"), user("Say red."), assistant("red red")], ()),
+        talk("one", [wide], "<image>\nSay red.", "green"),
+        talk("text", [], "Say blue.", "blue", "Say red.", "red red"),
     ]
-    samples = [builder.build(row, [source.tile_count(path) for path in row.pictures]) for row in rows]
+    samples = [builder.build(found, [source.tile_count(path) for path in found.paths]) for found in rows]
     data = SampleSet([sample for sample in samples if sample is not None], source)
     batch = Collator(pad_token_id=0)(data.__getitems__([0, 1]))
     lengths = torch.tensor([sample.length for sample in data.samples])

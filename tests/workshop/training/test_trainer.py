@@ -13,7 +13,7 @@ import torch
 from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Progress
 from stages.workshop.training import machine as machines
-from stages.workshop.training.data import Prepared, prepare, read_conversations
+from stages.workshop.training.data import Prepared, prepare, read_rows
 from stages.workshop.training.machine import Machine, check_machine, samples_per_device
 from stages.workshop.training.parameters import group, plan_parameters
 from stages.workshop.training.recipe import TrainRecipe
@@ -41,7 +41,7 @@ class Bench:
         self.corpus, self.machine, self.states = corpus, machine, states
 
     def run(self, recipe: TrainRecipe) -> Any:
-        prepared: Prepared = drain(prepare(read_conversations(self.corpus), self.outline, recipe, None))
+        prepared: Prepared = drain(prepare(read_rows(self.corpus), self.outline, recipe, None))
         model = self.source.load(self.outline, 0)
         groups = group(plan_parameters({name: tuple(p.shape) for name, p in model.named_parameters()}, recipe))
         drain(train(model, self.outline.processor, prepared, groups, recipe, self.machine, self.states))
@@ -124,7 +124,7 @@ def test_training_leaves_the_model_as_it_was_but_for_its_weights(bench: Bench, m
 
 def test_every_step_is_told(bench: Bench, micro_recipe: Make) -> None:
     recipe = micro_recipe(steps=3, log_every=2)
-    prepared = drain(prepare(read_conversations(bench.corpus), bench.outline, recipe, None))
+    prepared = drain(prepare(read_rows(bench.corpus), bench.outline, recipe, None))
     model = bench.source.load(bench.outline, 0)
     groups = group(plan_parameters({name: tuple(p.shape) for name, p in model.named_parameters()}, recipe))
     events = list(train(model, bench.outline.processor, prepared, groups, recipe, bench.machine, bench.states))
