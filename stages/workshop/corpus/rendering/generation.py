@@ -1,0 +1,132 @@
+"""From a seed to rows and picture files: any row can be drawn alone, so how many processes draw changes nothing."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stages.device.imaging.geometry import Grid, Size
+from stages.workshop.corpus.llava import IMAGE_MARK, Row, Turn
+from stages.workshop.corpus.rendering.scene import SPLITS, Exchange, Look, Scene, Split
+from stages.workshop.corpus.rendering.tasks import FAMILIES
+
+IMAGES = "images"
+# A picture at this quality, without colour subsampling, has half the bytes of a PNG.
+_JPEG_QUALITY = 92
+_CHUNK = 64
+_TRIES = 200
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides what is drawn.
+
+    Attributes:
+        seed: where all chance comes from.
+        families: names of families, each with the tasks to ask.
+        side: of a picture of one tile, in pixels.
+        grids: sizes of pictures in tiles, and the share of the training pictures that have each.
+        least, most: share of the picture's area that the box around a single shape covers.
+        backgrounds: textures to choose from.
+        saturation: most saturated a background may be, 0…1.
+        nameless: share of training shapes whose colour has no name.
+        turns: most questions about one training picture.
+        form: "jpeg" or "png".
+    """
+
+    seed: int
+    families: Mapping[str, tuple[str, ...]]
+    side: int
+    grids: Mapping[Grid, float]
+    least: float
+    most: float
+    backgrounds: tuple[str, ...]
+    saturation: float
+    nameless: float
+    turns: int
+    form: str
+
+
+def render(job: Job, split: Split, pictures: int, folder: Path, processes: int) -> Iterator[list[Row]]:
+    """Draws a split picture by picture into `folder/images`; yields the rows of each picture in order.
+
+    A training picture gives one row that asks about all its tasks; a held-out one gives a row per task.
+    """
+    (folder / IMAGES).mkdir(exist_ok=True)
+    draw = partial(_render_one, job, split, folder)
+    if processes == 1 or pictures <= _CHUNK:
+        yield from map(draw, range(pictures))
+        return
+    # fork would copy whatever threads the caller runs; spawn starts clean.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(draw, range(pictures), chunksize=_CHUNK)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchange, ...]]:
+    """Picture number `index` of a split and what is asked about it.
+
+    A held-out scene is drawn again until all its tasks have an answer nobody would argue about.
+    """
+    names = list(job.families)
+    name = names[index % len(names)]
+    wanted = job.families[name]
+    for attempt in range(_TRIES):
+        rng = np.random.default_rng([job.seed, SPLITS.index(split), index, attempt])
+        scene = FAMILIES[name].draw(rng, split, _look(job, rng))
+        exchanges = [exchange for exchange in scene.exchanges if exchange.task in wanted]
+        if exchanges and (split == "train" or len(exchanges) == len(wanted)):
+            break
+    order = rng.permutation(len(exchanges))
+    return scene, tuple(exchanges[place] for place in order)
+
+
+def _look(job: Job, rng: np.random.Generator) -> Look:
+    grids = list(job.grids)
+    grid = grids[rng.choice(len(grids), p=np.array(list(job.grids.values())) / sum(job.grids.values()))]
+    size = Size(grid.cols * job.side, grid.rows * job.side)
+    return Look(size, job.least, job.most, job.backgrounds, job.saturation, job.nameless)
+
+
+def _render_one(job: Job, split: Split, folder: Path, index: int) -> list[Row]:
+    scene, exchanges = draw_scene(job, split, index)
+    name = f"{split}-{index:06d}"
+    file = f"{IMAGES}/{name}.{'jpg' if job.form == 'jpeg' else 'png'}"
+    (folder / file).write_bytes(encode(scene.picture, job.form))
+    if split == "train":
+        asked = exchanges[: job.turns]
+        return [Row(name, tuple(_turns(asked)), (file,), tasks=tuple(exchange.task for exchange in asked))]
+    return [
+        Row(f"{name}-{exchange.task}", tuple(_turns([exchange])), (file,), tasks=(exchange.task,))
+        for exchange in sorted(exchanges, key=lambda exchange: exchange.task)
+    ]
+
+
+def _turns(exchanges: Sequence[Exchange]) -> Iterator[Turn]:
+    for index, exchange in enumerate(exchanges):
+        mark = f"{IMAGE_MARK}\n" if index == 0 else ""
+        yield Turn("user", mark + exchange.question)
+        yield Turn("assistant", exchange.answer)
+
+
+def encode(picture: Image.Image, form: str) -> bytes:
+    """A picture as the bytes of a file."""
+    stream = io.BytesIO()
+    if form == "jpeg":
+        picture.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        picture.save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,49 @@
+"""All tasks by name, and the family that draws each. A new family is a file of its own and a line here."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from stages.artifacts.errors import BluelmError, UsageError, raise_all
+from stages.workshop.corpus.rendering.counting import COUNTING
+from stages.workshop.corpus.rendering.printed import PRINTED_NUMBER, PRINTED_WORD
+from stages.workshop.corpus.rendering.scene import Family
+from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
+from stages.workshop.corpus.rendering.tables import TABLE
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "single-shape": SINGLE_SHAPE,
+        "counting": COUNTING,
+        "word": PRINTED_WORD,
+        "number": PRINTED_NUMBER,
+        "table": TABLE,
+    }
+)
+TASKS: Mapping[str, str] = MappingProxyType(
+    {task: name for name, family in FAMILIES.items() for task in family.tasks}
+)
+
+
+def families_of(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The families that these tasks need, each with those of its tasks that are wanted.
+
+    Raises:
+        UsageError: unknown or repeated tasks, all of them together.
+    """
+    problems: list[BluelmError] = []
+    wanted: dict[str, tuple[str, ...]] = {}
+    for index, task in enumerate(tasks):
+        if task not in TASKS:
+            near = difflib.get_close_matches(task, TASKS, n=1)
+            hint = f"Did you mean {near[0]}? " if near else ""
+            why = "It says what is drawn and asked."
+            problems.append(UsageError(f"There is no task {task!r}.", why, f"{hint}Tasks: {', '.join(TASKS)}."))
+        elif task in tasks[:index]:
+            problems.append(UsageError(f"The task {task!r} stands twice.", "Once is enough.", "Remove one."))
+        else:
+            wanted[TASKS[task]] = (*wanted.get(TASKS[task], ()), task)
+    raise_all(problems)
+    return wanted
