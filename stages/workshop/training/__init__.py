@@ -1,1 +1,1 @@
-"""How a model learns: recipes, what is trained and how fast, samples and batches, the Trainer, states to resume from."""
+"""How a model learns: recipes, what is trained and how fast, samples and batches, the Trainer, resumable states."""
