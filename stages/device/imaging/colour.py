@@ -30,7 +30,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    layered = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+    # Pillow converts premultiplied grey to nothing but grey with alpha.
+    layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     colours = layered.convert("RGB")
     alpha = layered.getchannel("A")
     if alpha.getextrema() == (255, 255):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from stages.artifacts.errors import ImageError
 from stages.device.imaging import loading
+from stages.device.imaging.colour import to_rgb
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import check_image, load_image, load_image_bytes, read_size
 
@@ -145,6 +146,31 @@ def test_deep_grey_in_tiff_is_scaled_by_what_it_holds(tmp_path: Path, values: np
 def test_white_is_zero_in_a_16_bit_tiff(tmp_path: Path) -> None:
     path = saved(tmp_path / "fax.tiff", Image.fromarray(np.array([[0, 65535]], np.uint16)), tiffinfo={262: 0})
     assert np.asarray(load_image(path))[0, :, 0].tolist() == [255, 0]
+
+
+def test_12_bits_in_a_tiff_are_scaled_by_4095(tmp_path: Path) -> None:
+    """Written by hand: Pillow packs no 12-bit samples."""
+    tags = [(256, 3, 2), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 122), (277, 3, 1)]
+    tags += [(278, 3, 1), (279, 4, 3)]
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + body + struct.pack("<I", 0)
+    path = tmp_path / "scan.tiff"
+    path.write_bytes(head + bytes([0x80, 0x0F, 0xFF]))  # 0x800, 0xFFF
+    assert np.asarray(load_image(path))[0, :, 0].tolist() == [128, 255]
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa", "PA"])
+def test_rare_modes_with_alpha_lie_on_white_too(mode: str) -> None:
+    """No file format opens as these; programs that hold pictures do."""
+    base = {"La": "LA", "RGBa": "RGBA", "PA": "P"}[mode]
+    image = Image.new(base, (2, 1), 0).convert(mode)
+    if mode == "PA":
+        image.putpalette([10, 10, 10, 0, 0, 0] * 2)
+        image.putpixel((0, 0), (0, 0))
+        image.putpixel((1, 0), (0, 255))
+        assert np.asarray(to_rgb(image))[0].tolist() == [[255] * 3, [10] * 3]
+    else:
+        assert np.asarray(to_rgb(image))[0].tolist() == [[255] * 3] * 2
 
 
 def test_transparency_lies_on_white(tmp_path: Path) -> None:
