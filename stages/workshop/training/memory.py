@@ -73,6 +73,10 @@ def estimate_memory(
 
 
 def _per_token(config: Any, checkpointing: bool) -> int:
-    """Numbers kept per token: about eight widths and three MLP widths a layer, or only each layer's input."""
-    width, mlp = config.hidden_size, config.intermediate_size
-    return int(config.num_hidden_layers * (width if checkpointing else 8 * width + 3 * mlp))
+    """Numbers kept per token: about twelve widths and four MLP widths a layer (measured on the tiny preset, ±10 %).
+
+    With checkpointing each layer keeps its input, and one layer at a time is whole again.
+    """
+    layers, width = config.num_hidden_layers, config.hidden_size
+    layer = 12 * width + 4 * config.intermediate_size
+    return int(layers * width + layer if checkpointing else layers * layer)

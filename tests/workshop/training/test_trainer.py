@@ -115,6 +115,26 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_weights(
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(("checkpointing", "forwards"), [(False, 1), (True, 2)])
+def test_activation_checkpointing_runs_every_layer_again(
+    checkpointing: bool, forwards: int, bench: Bench, micro_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    original = StageTrainer.create_optimizer
+
+    def probe(self: StageTrainer, model: Any = None) -> torch.optim.Optimizer:
+        for name, module in self.model.named_modules():
+            if name.endswith(".mlp"):
+                module.register_forward_pre_hook(lambda *call, name=name: calls.append(name))
+        return original(self, model)
+
+    monkeypatch.setattr(StageTrainer, "create_optimizer", probe)
+    execution = {"activation_checkpointing": checkpointing, "save_every": None}
+    bench.run(micro_recipe(steps=1, warmup_steps=0, execution=execution))
+    assert len(set(calls)) == 4
+    assert {name: calls.count(name) for name in calls} == dict.fromkeys(calls, forwards)
+
+
 def test_training_leaves_the_model_as_it_was_but_for_its_weights(bench: Bench, micro_recipe: Make) -> None:
     model = bench.run(micro_recipe(steps=2, trained=[{"parameters": "multi_modal_projector.*"}]))
     assert all(parameter.requires_grad for parameter in model.parameters())
