@@ -53,7 +53,10 @@ class RenderConfig(RecipeModel):
     )
     background_saturation: float = Field(default=0.3, ge=0, le=1, description="most saturated a background may be")
     nameless: float = Field(
-        default=0.5, ge=0, lt=1, description="share of training shapes whose colour has no name: asked for the rest only"
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="share of training shapes whose colour has no name; if any, only they are asked for their shape",
     )
     turns: int = Field(default=8, ge=1, description="most questions about one training picture")
     form: Literal["jpeg", "png"] = Field(default="jpeg", description="file format of the pictures")
@@ -122,13 +125,13 @@ class RenderResult:
 def plan(config: RenderConfig, out: Path | None = None) -> RenderResult:
     """What would be drawn; draws nothing. Questions of training pictures are at most so many."""
     families = families_of(config.tasks)
-    counts: dict[Split, SplitCount] = {}
+    counts: dict[str, SplitCount] = {}
     for split in SPLITS:
         pictures = config.pictures(split)
         questions: Counter[str] = Counter()
         for index, tasks in enumerate(families.values()):
             drawn = len(range(index, pictures, len(families)))
-            questions.update({task: drawn for task in tasks})
+            questions.update(dict.fromkeys(tasks, drawn))
         rows = pictures if split == "train" else questions.total()
         counts[split] = SplitCount(pictures, rows, dict(questions))
     return RenderResult(CorpusIndex(counts), None, out, config)
@@ -152,7 +155,7 @@ def run(config: RenderConfig, out: Path, force: bool = False, threads: int | Non
         yield Notice(f"{out} is up to date")
         yield Finished(RenderResult(CorpusIndex.read(out), done.size, out, config))
         return
-    counts: dict[Split, SplitCount] = {}
+    counts: dict[str, SplitCount] = {}
     with create(out, spec, force=force) as draft:
         for split in SPLITS:
             rows: list[Row] = []

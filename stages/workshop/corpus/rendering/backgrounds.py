@@ -65,9 +65,7 @@ TEXTURES: Mapping[str, Callable[[np.random.Generator, Size], Texture]] = Mapping
 )
 
 
-def background(
-    rng: np.random.Generator, size: Size, names: tuple[str, ...], saturation: float, shape: Rgb
-) -> Texture:
+def background(rng: np.random.Generator, size: Size, names: tuple[str, ...], saturation: float, shape: Rgb) -> Texture:
     """A texture with a little grain, on which a shape of this colour can be seen: [H, W, 3].
 
     Args:

@@ -34,13 +34,15 @@ def _triangle() -> Points:
 
 def _star() -> Points:
     radii = [1 if index % 2 == 0 else _INNER for index in range(10)]
-    return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, _turn(10), strict=True)]
+    return [
+        (radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in zip(radii, _turn(10), strict=True)
+    ]
 
 
 def _cross() -> Points:
     a = _ARM
-    corner = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a)]
-    return corner + [(a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    upper = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a)]
+    return [*upper, (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
 
 
 def _turn(steps: int) -> list[float]:
@@ -76,4 +78,4 @@ def cover(shape: str, box: Box, picture: Size) -> NDArray[np.float32]:
     mask = Image.new("L", (picture.width * _OVERSAMPLING, picture.height * _OVERSAMPLING))
     points = [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in outline(shape, box)]
     ImageDraw.Draw(mask).polygon(points, fill=255)
-    return np.asarray(mask.reduce(_OVERSAMPLING), dtype=np.float32) / 255
+    return np.asarray(mask.reduce(_OVERSAMPLING)).astype(np.float32) / np.float32(255)

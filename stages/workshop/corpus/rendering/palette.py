@@ -52,11 +52,24 @@ def distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[
     return np.abs(one - other).sum(axis=-1)
 
 
-# Hues between the named ones, in degrees: cyan and pink.
-_NAMELESS = ((165.0, 195.0), (315.0, 340.0))
+# Hues between the named ones, in degrees, a little away from both.
+GAPS = ((11.0, 18.0), (38.0, 44.0), (64.0, 102.0), (148.0, 205.0), (239.0, 270.0), (300.0, 349.0))
 
 
 def draw_nameless(rng: np.random.Generator) -> Rgb:
-    """A colour that nobody is asked to name (cyan, pink, or too pale or dark for a name): [3] RGB in 0…255."""
-    degrees = rng.uniform(*_NAMELESS[rng.integers(len(_NAMELESS))])
-    return np.array(colorsys.hsv_to_rgb(degrees / 360, rng.random(), rng.uniform(0.1, 1)), dtype=np.float32) * 255
+    """A colour nobody is asked to name, because it lies between names, is pale or dark: [3] RGB in 0…255."""
+    kind = rng.integers(3)
+    if kind == 0:
+        low, high = GAPS[rng.choice(len(GAPS), p=_weights())]
+        degrees, saturation, value = rng.uniform(low, high), rng.uniform(0.5, 1), rng.uniform(0.4, 1)
+    elif kind == 1:
+        degrees, saturation, value = rng.uniform(0, 360), rng.uniform(0, 0.5), rng.uniform(0.2, 1)
+    else:
+        degrees, saturation, value = rng.uniform(0, 360), rng.uniform(0.5, 1), rng.uniform(0.15, 0.45)
+    return np.array(colorsys.hsv_to_rgb(degrees / 360, saturation, value), dtype=np.float32) * 255
+
+
+def _weights() -> NDArray[np.float64]:
+    """Wide gaps are drawn more often, but less so than they are wide: narrow ones lie next to two names."""
+    roots = np.sqrt([high - low for low, high in GAPS])
+    return roots / roots.sum()

@@ -1,4 +1,9 @@
-"""One coloured shape somewhere in a picture: which colour, which shape, where."""
+"""One coloured shape somewhere in a picture: which colour, which shape, where.
+
+Held-out pairs leave a trace in training: a colour tells which shape it never has. A small model learns that long
+before it learns outlines, and then answers held-out questions worse than by chance (6 % measured). So part of the
+training shapes have a colour without a name, and only these are asked for their shape.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +39,17 @@ _GRAIN = 8.0
 def _draw(rng: np.random.Generator, split: Split, look: Look) -> Scene:
     pair: Pair | None = draw_pair(rng, split)
     if split == "train" and rng.random() < look.nameless:
-        # A named colour alone says which shape it never has in training; a nameless one leaves only the outline.
         pair = None
     shape = SHAPES[rng.integers(len(SHAPES))] if pair is None else pair[1]
     box = _draw_box(rng, look)
     rgb = draw_nameless(rng) if pair is None else draw_colour(rng, pair[0])
     behind = background(rng, look.size, look.backgrounds, look.saturation, rgb)
     picture = paint(rng, behind, cover(shape, box, look.size), rgb)
-    exchanges = [Exchange("shape", word_question(rng, SHAPE_QUESTIONS), shape)]
+    exchanges = []
     if pair is not None:
         exchanges.append(Exchange("colour", word_question(rng, COLOUR_QUESTIONS), pair[0]))
+    if pair is None or split == "heldout" or not look.nameless:
+        exchanges.append(Exchange("shape", word_question(rng, SHAPE_QUESTIONS), shape))
     where = place(box, look.size)
     question = word_question(rng, PLACE_QUESTIONS)
     if where is not None:

@@ -22,9 +22,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "table": TABLE,
     }
 )
-TASKS: Mapping[str, str] = MappingProxyType(
-    {task: name for name, family in FAMILIES.items() for task in family.tasks}
-)
+TASKS: Mapping[str, str] = MappingProxyType({task: name for name, family in FAMILIES.items() for task in family.tasks})
 
 
 def families_of(tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -32,12 +32,13 @@ def typeset(body: str, size: Size, *, margin: float, paper: str, ink: str, font:
         height: of the text in pixels.
     """
     source = (
-        f"#set page(width: {size.width}pt, height: {size.height}pt, margin: {margin:.2f}pt, fill: rgb({quoted(paper)}))\n"
+        f"#set page(width: {size.width}pt, height: {size.height}pt, margin: {margin:.2f}pt)\n"
+        f"#set page(fill: rgb({quoted(paper)}))\n"
         f"#set text(size: {height:.2f}pt, fill: rgb({quoted(ink)}), font: {quoted(font)}, hyphenate: false)\n{body}\n"
     )
     # One point is one pixel at 72 points an inch.
     pages = _compiler().compile(source.encode(), format="png", ppi=72.0)
-    page = pages if isinstance(pages, bytes) else pages[0]
+    page = pages if isinstance(pages, bytes) else (pages or [b""])[0]
     return Image.open(io.BytesIO(page)).convert("RGB").crop((0, 0, size.width, size.height))
 
 

@@ -12,8 +12,7 @@ from stages.workshop.corpus.rendering.scene import Split
 _PARTS = 5
 _DIGITS = 4
 
-WORDS: tuple[str, ...] = tuple(
-    """
+_WORDS = """
     able acid apple april arm army atom aunt baby back ball band bank barn basin basket bath beach bean bear bed bell
     belt bench bird blade block board boat body bone book boot bottle bowl box branch brass bread breath brick bridge
     brush bucket bulb butter button cake camera card carpet carriage cart castle cat chain cheese chest chin church
@@ -30,8 +29,8 @@ WORDS: tuple[str, ...] = tuple(
     street sugar sun table tail tent thread throat thumb ticket tiger toe tongue tooth tower town train tray tree
     trousers tulip turtle umbrella valley vase village violin wall watch water wave wheel whistle willow window wine
     wing winter wire wolf wood wool worm yard zebra
-    """.split()
-)
+"""
+WORDS: tuple[str, ...] = tuple(_WORDS.split())
 
 
 def is_held_out(text: str) -> bool:
