@@ -32,10 +32,12 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
     rows = [[part, found["parameters"], found["trained"]] for part, found in plan["parts"].items()]
     console.emit_table(f"{plan['stage']}: what is trained", ["part", "parameters", "trained"], rows)
     groups = [
-        [f"{found['learning_rate']:.4g}", found["weight_decay"], found["tensors"], found["parameters"]]
+        [f"{found['learning_rate']:.4g}", found["weight_decay"], found["method"], found["tensors"], found["parameters"]]
         for found in plan["groups"]
     ]
-    console.emit_table("optimizer groups", ["peak learning rate", "weight decay", "tensors", "parameters"], groups)
+    console.emit_table(
+        "optimizer groups", ["peak learning rate", "weight decay", "method", "tensors", "parameters"], groups
+    )
     batch = f"{plan['samples_per_device']} a device × {plan['accumulation']} passes × {plan['processes']} processes"
     memory = {name: f"{value / _MIB:,.0f} MiB" for name, value in plan["memory"].items()}
     facts = [

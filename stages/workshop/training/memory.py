@@ -48,7 +48,7 @@ def estimate_memory(
     """Estimates one device's memory.
 
     Args:
-        plans: all parameters; weights, gradients and AdamW's two averages are float32.
+        plans: all parameters; weights, gradients and the optimizer's averages are float32.
         config: the model's configuration.
         samples: samples per device and pass.
         tiles: tiles of a sample.
@@ -57,7 +57,7 @@ def estimate_memory(
         checkpointing: only every layer's input is kept.
     """
     everything = list(plans)
-    trained = sum(plan.count for plan in everything if plan.trained)
+    learned = [plan for plan in everything if plan.trained]
     vision, text = config.vision_config, config.text_config
     # A frozen tower keeps nothing for a backward pass; the language model always does, below it something learns.
     tower_learns = any(plan.trained and plan.part == "vision_tower" for plan in everything)
@@ -66,8 +66,9 @@ def estimate_memory(
         activations += samples * tiles * config.patches_per_side**2 * _per_token(vision, checkpointing) * number_bytes
     return MemoryEstimate(
         weights=_FLOAT32 * sum(plan.count for plan in everything),
-        gradients=_FLOAT32 * trained,
-        optimizer=2 * _FLOAT32 * trained,
+        gradients=_FLOAT32 * sum(plan.count for plan in learned),
+        # AdamW keeps two averages, Muon one.
+        optimizer=sum(_FLOAT32 * plan.count * (1 if plan.method == "muon" else 2) for plan in learned),
         activations=int(activations),
     )
 

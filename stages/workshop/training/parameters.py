@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import prod
+from typing import Literal
 
 from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 from stages.workshop.training.recipe import Trained, TrainRecipe
 
 PARTS = ("vision_tower", "multi_modal_projector", "language_model")
+Method = Literal["adamw", "muon"]
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -30,6 +32,7 @@ class ParameterPlan:
     shape: tuple[int, ...]
     learning_rate: float
     weight_decay: float
+    method: Method
 
     @property
     def trained(self) -> bool:
@@ -48,10 +51,11 @@ class ParameterPlan:
 
 @dataclass(frozen=True)
 class GroupPlan:
-    """Parameters that share learning rate and weight decay: one group of the optimizer."""
+    """Parameters that share learning rate, weight decay and method: one group of the optimizer."""
 
     learning_rate: float
     weight_decay: float
+    method: Method
     names: tuple[str, ...]
     count: int
 
@@ -79,7 +83,8 @@ def plan_parameters(shapes: Mapping[str, Sequence[int]], recipe: TrainRecipe) ->
             rate = peak * line.layer_decay ** layers_above(name, layers[index])
         # One dimension: biases and the weights of norms.
         decay = recipe.optimizer.weight_decay if len(shape) > 1 else 0.0
-        plans.append(ParameterPlan(name, tuple(shape), rate, decay))
+        method = recipe.optimizer.matrices if len(shape) == 2 and not _is_lookup(name) else "adamw"
+        plans.append(ParameterPlan(name, tuple(shape), rate, decay, method))
     if not any(plan.trained for plan in plans):
         raise RecipeError("The recipe trains nothing.", "All its learning rates are 0.", "Set a learning_rate above 0.")
     return tuple(plans)
@@ -95,13 +100,13 @@ def layers_above(name: str, layers: int) -> int:
 
 def group(plans: Iterable[ParameterPlan]) -> tuple[GroupPlan, ...]:
     """The optimizer's groups of the trained parameters, in the order in which they first appear."""
-    members: dict[tuple[float, float], list[ParameterPlan]] = {}
+    members: dict[tuple[float, float, Method], list[ParameterPlan]] = {}
     for plan in plans:
         if plan.trained:
-            members.setdefault((plan.learning_rate, plan.weight_decay), []).append(plan)
+            members.setdefault((plan.learning_rate, plan.weight_decay, plan.method), []).append(plan)
     return tuple(
-        GroupPlan(rate, decay, tuple(plan.name for plan in found), sum(plan.count for plan in found))
-        for (rate, decay), found in members.items()
+        GroupPlan(*shared, tuple(plan.name for plan in found), sum(plan.count for plan in found))
+        for shared, found in members.items()
     )
 
 
@@ -113,6 +118,11 @@ def count_by_part(plans: Iterable[ParameterPlan]) -> dict[str, dict[str, int]]:
         total[plan.part] += plan.count
         trained[plan.part] += plan.count if plan.trained else 0
     return {part: {"parameters": total[part], "trained": trained[part]} for part in total}
+
+
+def _is_lookup(name: str) -> bool:
+    """Tables of vectors and the head: their rows are tokens or positions, so there is no matrix to orthogonalize."""
+    return "embed" in name or name.endswith("lm_head.weight")
 
 
 def _line(name: str, lines: Sequence[Trained]) -> int | None:

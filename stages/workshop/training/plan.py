@@ -54,6 +54,7 @@ class TrainPlan:
                 {
                     "learning_rate": found.learning_rate,
                     "weight_decay": found.weight_decay,
+                    "method": found.method,
                     "tensors": len(found.names),
                     "parameters": found.count,
                 }

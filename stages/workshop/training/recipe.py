@@ -46,8 +46,13 @@ class Tiling(RecipeModel):
         return model.model_copy(update=self.model_dump())
 
 
-class AdamW(RecipeModel):
+class OptimizerRecipe(RecipeModel):
     """The optimizer. Norms and biases (all parameters of one dimension) are never decayed."""
+
+    matrices: Literal["adamw", "muon"] = Field(
+        default="adamw", description="method for hidden matrices; all other parameters have AdamW (muon is ours)"
+    )
+    momentum: Beta = Field(default=0.95, description="decay of Muon's average")
 
     beta1: Beta = Field(default=0.9, description="decay of the gradient's average")
     beta2: Beta = Field(default=0.98, description="decay of the squared gradient's average")
@@ -81,7 +86,7 @@ class TrainRecipe(RecipeModel):
     warmup_steps: int = Field(default=0, ge=0, description="steps in which the learning rate rises from 0 to its peak")
     global_batch: int = Field(ge=1, description="samples per step: per device × accumulation × processes")
     accumulation: int = Field(default=1, ge=1, description="forward and backward passes per step")
-    optimizer: AdamW = Field(default_factory=AdamW, description="AdamW's constants")
+    optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="method and constants")
     dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="precision of the products; weights and optimizer stay float32"
     )

@@ -121,10 +121,7 @@ def _trainer(
         collator=Collator(processor.tokenizer.pad_token_id or 0),
         order=BatchOrder(lengths, samples_per_device(recipe, machine), batches, recipe.seed, recipe.group_by_length),
         groups=groups,
-        optimizer_constants={
-            "betas": (recipe.optimizer.beta1, recipe.optimizer.beta2),
-            "eps": recipe.optimizer.epsilon,
-        },
+        optimizer_recipe=recipe.optimizer,
         pixels=(processor.image_processor.image_mean, processor.image_processor.image_std),
         curve=LossCurve(**asdict(state.curve)) if state else LossCurve(recipe.log_every),
         report=report,

@@ -24,8 +24,10 @@ from stages.artifacts.errors import ModelError
 from stages.workshop.training.batches import Collator, SampleSet
 from stages.workshop.training.curve import LossCurve
 from stages.workshop.training.loss import answer_loss, normalize_tiles
+from stages.workshop.training.optimizers import make_optimizer
 from stages.workshop.training.order import BatchOrder
 from stages.workshop.training.parameters import GroupPlan
+from stages.workshop.training.recipe import OptimizerRecipe
 from stages.workshop.training.states import PREFIX, drop_others, mark_complete
 
 WEIGHTS_FILE = "model.safetensors"
@@ -43,7 +45,7 @@ class StageTrainer(Trainer):
         collator: makes batches of them.
         order: which samples each batch has.
         groups: learning rate and weight decay of every trained parameter.
-        optimizer_constants: betas and epsilon of AdamW.
+        optimizer_recipe: method and constants of the optimizer.
         pixels: mean and standard deviation of the image processor, 3 numbers each.
         curve: the loss so far; empty unless a state is resumed.
         report: told after every step.
@@ -62,7 +64,7 @@ class StageTrainer(Trainer):
         collator: Collator,
         order: BatchOrder,
         groups: Sequence[GroupPlan],
-        optimizer_constants: dict[str, Any],
+        optimizer_recipe: OptimizerRecipe,
         pixels: tuple[Sequence[float], Sequence[float]],
         curve: LossCurve,
         report: Report,
@@ -73,25 +75,17 @@ class StageTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.order = order
         self.groups = groups
-        self.optimizer_constants = optimizer_constants
+        self.optimizer_recipe = optimizer_recipe
         self.mean, self.std = pixels
         self.curve = curve
         self._step_loss = torch.zeros((), device=args.device)
         self.add_callback(_Steps(self, report, stop, save_every))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with one group per learning rate and weight decay."""
+        """The recipe's optimizer, one group per learning rate, weight decay and method."""
         if self.optimizer is None:
             parameters = dict((self.model if model is None else model).named_parameters())
-            groups = [
-                {
-                    "params": [parameters[name] for name in group.names],
-                    "lr": group.learning_rate,
-                    "weight_decay": group.weight_decay,
-                }
-                for group in self.groups
-            ]
-            self.optimizer = torch.optim.AdamW(groups, fused=True, **self.optimizer_constants)
+            self.optimizer = make_optimizer(parameters, self.groups, self.optimizer_recipe)
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:

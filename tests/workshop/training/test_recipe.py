@@ -19,7 +19,7 @@ def test_pretrain_recipe_is_table_7() -> None:
     assert (recipe.steps, recipe.warmup_steps) == (3434, 34)
     assert (recipe.global_batch, recipe.accumulation) == (720, 1)
     assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.epsilon) == (0.9, 0.98, 0.000001)
-    assert recipe.optimizer.weight_decay == 0.05
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.matrices) == (0.05, "adamw")
     assert (recipe.dtype, recipe.sequence_length) == ("bfloat16", 4096)
     assert (recipe.tiling.max_cols, recipe.tiling.max_rows, recipe.tiling.max_tiles) == (1, 1, None)
 
@@ -35,7 +35,7 @@ def test_finetune_recipe_is_table_8() -> None:
     assert (recipe.steps, recipe.warmup_steps) == (131_000, 1310)
     assert (recipe.global_batch, recipe.accumulation) == (5760, 8)
     assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.epsilon) == (0.9, 0.98, 0.000001)
-    assert recipe.optimizer.weight_decay == 0.05
+    assert (recipe.optimizer.weight_decay, recipe.optimizer.matrices) == (0.05, "adamw")
     assert (recipe.dtype, recipe.sequence_length) == ("bfloat16", 4096)
     assert (recipe.tiling.rule, recipe.tiling.alpha) == ("relaxed", 0.1)
     # 4:4 of 384-pixel tiles is 16 tiles, 1536×1536.
@@ -51,7 +51,8 @@ def test_finetune_recipe_is_table_8() -> None:
 )
 def test_tiny_recipes_extend_the_papers(kind: type[PretrainRecipe], tiny: str, paper: str) -> None:
     small, full = load_config(kind, tiny), load_config(kind, paper)
-    assert small.optimizer == full.optimizer
+    same = {"beta1", "beta2", "epsilon", "weight_decay"}
+    assert small.optimizer.model_dump(include=same) == full.optimizer.model_dump(include=same)
     assert small.schedule == full.schedule
     assert small.dtype == "float32"
     assert small.steps < full.steps

@@ -106,12 +106,17 @@ def test_accumulation_changes_nothing(micro_recipe: Make, inputs: StageInputs, t
             torch.testing.assert_close(weight, second[name], rtol=1e-4, atol=2e-6, msg=name)
 
 
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
 def test_resumed_equals_uninterrupted(
-    micro_recipe: Make, inputs: StageInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    matrices: str, micro_recipe: Make, inputs: StageInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dies in the fifth step, after the state of step 4; accumulation, length groups and a layer decay on."""
     recipe = micro_recipe(
-        steps=7, accumulation=2, group_by_length=True, trained=[{"parameters": "*", "layer_decay": 0.9}]
+        steps=7,
+        accumulation=2,
+        group_by_length=True,
+        trained=[{"parameters": "*", "layer_decay": 0.9}],
+        optimizer={"matrices": matrices},
     )
     whole = run(recipe, inputs, tmp_path / "whole")
 
