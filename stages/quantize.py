@@ -66,7 +66,7 @@ class QuantizeConfig(RecipeModel):
 
     rules: tuple[Rule, ...] = Field(min_length=1)
     activations: dict[str, str] = Field(default_factory=dict)
-    kv: Literal["int8", "float"] = "int8"
+    kv: Literal["int8", "float32"] = "int8"
     scale_dtype: Literal["float16", "float32"] = "float16"
     samples: int = Field(default=64, ge=1)
     error_samples: int = Field(default=8, ge=0)
@@ -232,7 +232,7 @@ def _prompts(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
         raise UsageError(
             "--data is missing.",
             "The scales of the INT8 KV cache come from real prompts.",
-            "Give a corpus (bluelm data render makes one), or keep the cache float: --kv float",
+            "Give a corpus (bluelm data render makes one), or keep the cache float: --kv float32",
         )
     if corpus is None:
         return []
@@ -241,7 +241,7 @@ def _prompts(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
         raise DataError(
             f"{corpus / SPLIT}.json has no rows.",
             "The scales of the INT8 KV cache come from real prompts.",
-            "Give a corpus with training rows, or keep the cache float: --kv float",
+            "Give a corpus with training rows, or keep the cache float: --kv float32",
         )
     count = min(config.samples, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]

@@ -22,7 +22,7 @@ class Kv(StrEnum):
     """Precision of the KV cache."""
 
     int8 = "int8"
-    float = "float"
+    float32 = "float32"
 
 
 class Part(StrEnum):
@@ -38,7 +38,7 @@ def quantize(
     out: Out = None,
     recipe: Recipe = "quantize.yaml",
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Prompts to calibrate with.")] = None,
-    kv: Annotated[Kv | None, typer.Option("--kv", help="The KV cache: int8 with calibrated scales, or float.")] = None,
+    kv: Annotated[Kv | None, typer.Option("--kv", help="KV cache: int8 (calibrated scales) or float32.")] = None,
     part: Annotated[
         Part | None, typer.Option("--part", help="The whole model, or llm: a plain folder any transformers opens.")
     ] = None,

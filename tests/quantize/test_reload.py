@@ -123,7 +123,7 @@ TIED_RULES = [
 
 
 def test_a_float_cache_stays_plain(quantize, checkpoint):
-    out = quantize(checkpoint, kv="float")
+    out = quantize(checkpoint, kv="float32")
     model, _ = load_quantized(out)
     assert type(simulated_cache(out, model.config)) is DynamicCache
     assert not (out / "kv_scales.json").exists()

@@ -125,16 +125,16 @@ def test_a_second_run_is_up_to_date_and_another_policy_is_an_error(checkpoint, c
     assert [event.text for event in events if isinstance(event, Notice)] == [f"{out} is up to date"]
     assert events[-1].result.report == first.report
     with pytest.raises(ArtifactError, match="kv"):
-        result_of(run(config_of(kv="float"), checkpoint, corpus, out))
-    result_of(run(config_of(kv="float"), checkpoint, corpus, out, force=True))
+        result_of(run(config_of(kv="float32"), checkpoint, corpus, out))
+    result_of(run(config_of(kv="float32"), checkpoint, corpus, out, force=True))
     assert not (out / "kv_scales.json").exists()
 
 
 def test_without_a_corpus_only_a_float_cache_works(checkpoint, tmp_path):
     with pytest.raises(UsageError, match="--data is missing") as caught:
         result_of(run(config_of(), checkpoint, None, tmp_path / "q"))
-    assert "--kv float" in caught.value.fix
-    result = result_of(run(config_of(kv="float"), checkpoint, None, tmp_path / "q"))
+    assert "--kv float32" in caught.value.fix
+    result = result_of(run(config_of(kv="float32"), checkpoint, None, tmp_path / "q"))
     assert all(layer.output_error is None for layer in result.report.layers)
     assert result.report.worst(1)[0].weight_error == max(layer.weight_error for layer in result.report.layers)
 

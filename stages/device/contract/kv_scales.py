@@ -85,7 +85,7 @@ def read_kv_scales(folder: Path, layers: int) -> KvScales:
     """
     path = folder / KV_SCALES_FILE
     why = "Without fitting scales the INT8 KV cache would hold wrong numbers."
-    fix = "Make them again: bluelm quantize CHECKPOINT --data CORPUS --out FOLDER --force (or --kv float to do without)"
+    fix = "Make them: bluelm quantize CHECKPOINT --data CORPUS --out FOLDER --force (or do without: --kv float32)"
     try:
         scales = KvScales.model_validate_json(path.read_bytes())
     except OSError as error:

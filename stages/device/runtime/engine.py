@@ -200,7 +200,7 @@ class Engine:
         yield from generate(
             context,
             read.logits,
-            choose=Sampler(options.sampling),
+            choose=Sampler(options.sampling, never=[self.config.prompt.image_token_id]),
             decode=self.prompt.decode,
             stop_ids=self.config.prompt.eos_token_ids,
             max_tokens=options.max_tokens,

@@ -6,6 +6,7 @@ tokens that tie with the last one kept are kept too and the order of the vocabul
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +46,23 @@ class SamplingSpec:
 
 
 class Sampler:
-    """Draws tokens by a spec, with a generator of its own: same spec, same logits, same tokens."""
+    """Draws tokens by a spec, with a generator of its own: same spec, same logits, same tokens.
 
-    def __init__(self, spec: SamplingSpec) -> None:
+    Args:
+        spec: how to choose.
+        never: ids that are no answer, such as the image token (transformers' `suppress_tokens`).
+    """
+
+    def __init__(self, spec: SamplingSpec, never: Collection[int] = ()) -> None:
         self.spec = spec
+        self._never = list(never)
         self._random = np.random.default_rng(spec.seed)
 
     def __call__(self, logits: NDArray[np.float32]) -> int:
         """The next token's id."""
+        if self._never:
+            logits = logits.copy()
+            logits[self._never] = -np.inf
         if self.spec.temperature == 0:
             return greedy(logits)
         return draw(

@@ -94,7 +94,7 @@ def calibrate(
         raise DataError(
             "There is no prompt to calibrate with.",
             "Scales of the KV cache come from what real prompts put into it.",
-            "Give a corpus with training rows: --data CORPUS, or keep the cache float: --kv float",
+            "Give a corpus with training rows: --data CORPUS, or keep the cache float: --kv float32",
         )
 
 

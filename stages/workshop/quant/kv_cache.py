@@ -59,7 +59,7 @@ def check_layers(config: PretrainedConfig) -> int:
         raise ModelError(
             f"The language model has layers of kind {', '.join(sorted(kinds))}.",
             "The INT8 cache holds keys and values of full attention only.",
-            "Keep the cache float: --kv float",
+            "Keep the cache float: --kv float32",
         )
     return int(text.num_hidden_layers)
 

@@ -45,7 +45,7 @@ class OwnKeys(RecipeModel):
     method: Literal["rtn"] = "rtn"
     scale_dtype: ScaleDtype = "float16"
     activations: dict[str, str] = Field(default_factory=dict)
-    kv: Literal["int8", "float"] = "int8"
+    kv: Literal["int8", "float32"] = "int8"
     at_export: dict[str, AtExport] = Field(default_factory=dict)
 
 

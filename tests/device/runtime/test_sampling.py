@@ -90,6 +90,14 @@ def test_same_seed_same_tokens() -> None:
     assert tokens(4) != tokens(5)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_what_is_no_answer_is_never_chosen(temperature: float) -> None:
+    logits = np.array([1.0, 30.0, 2.0, 29.0], np.float32)
+    sampler = Sampler(SamplingSpec(temperature=temperature), never=[1, 3])
+    assert {sampler(logits) for _ in range(50)} <= {0, 2}
+    assert logits[1] == 30.0
+
+
 def test_greedy_is_temperature_zero_and_the_limit_of_small_ones() -> None:
     logits = np.array([1.0, 3.0, 3.0, 2.0], np.float32)
     assert greedy(logits) == 1

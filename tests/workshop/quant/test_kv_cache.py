@@ -98,5 +98,5 @@ def test_sliding_layers_are_refused():
     config = Qwen2Config(num_hidden_layers=2, use_sliding_window=True, sliding_window=8, max_window_layers=1)
     with pytest.raises(ModelError, match="sliding_attention") as caught:
         check_layers(config)
-    assert "--kv float" in caught.value.fix
+    assert "--kv float32" in caught.value.fix
     assert check_layers(CONFIG) == 2

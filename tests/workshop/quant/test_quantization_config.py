@@ -55,7 +55,7 @@ def test_layers_with_one_scheme_become_one_pattern_and_an_exception_is_spelt_out
 def test_our_own_key_round_trips():
     own = OwnKeys(
         scale_dtype="float32",
-        kv="float",
+        kv="float32",
         activations={"language_model": "int16"},
         at_export={"lm_head": AtExport(weights="int8", tensor="model.embed_tokens.weight")},
     )
