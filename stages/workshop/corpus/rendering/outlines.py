@@ -76,6 +76,7 @@ def outline(shape: str, box: Box) -> Points:
 def cover(shape: str, box: Box, picture: Size) -> NDArray[np.float32]:
     """How much of each pixel the shape covers: [height, width] in 0…1."""
     mask = Image.new("L", (picture.width * _OVERSAMPLING, picture.height * _OVERSAMPLING))
-    points = [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in outline(shape, box)]
+    # Pillow counts in centres of pixels and also fills those on the edge: half a fine pixel too much on each side.
+    points = [(x * _OVERSAMPLING - 0.5, y * _OVERSAMPLING - 0.5) for x, y in outline(shape, box)]
     ImageDraw.Draw(mask).polygon(points, fill=255)
     return np.asarray(mask.reduce(_OVERSAMPLING)).astype(np.float32) / np.float32(255)

@@ -25,12 +25,12 @@ class Hue:
 SOFTNESS = 0.1
 
 PALETTE = (
-    Hue("red", 0, 6, 0.9, 0.85),
+    Hue("red", 0, 5, 0.9, 0.85),
     Hue("orange", 28, 5, 0.95, 0.95),
     Hue("yellow", 54, 5, 0.9, 0.93),
-    Hue("green", 125, 18, 0.8, 0.65),
-    Hue("blue", 222, 12, 0.85, 0.85),
-    Hue("purple", 285, 10, 0.75, 0.68),
+    Hue("green", 125, 10, 0.8, 0.65),
+    Hue("blue", 222, 8, 0.85, 0.85),
+    Hue("purple", 285, 8, 0.75, 0.68),
 )
 COLOURS = tuple(hue.name for hue in PALETTE)
 
@@ -53,19 +53,17 @@ def distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[
 
 
 # Hues between the named ones, in degrees, a little away from both.
-GAPS = ((11.0, 18.0), (38.0, 44.0), (64.0, 102.0), (148.0, 205.0), (239.0, 270.0), (300.0, 349.0))
+GAPS = ((11.0, 18.0), (38.0, 44.0), (64.0, 107.0), (143.0, 206.0), (238.0, 269.0), (301.0, 349.0))
+_PALE = 0.2
 
 
 def draw_nameless(rng: np.random.Generator) -> Rgb:
-    """A colour nobody is asked to name, because it lies between names, is pale or dark: [3] RGB in 0…255."""
-    kind = rng.integers(3)
-    if kind == 0:
-        low, high = GAPS[rng.choice(len(GAPS), p=_weights())]
-        degrees, saturation, value = rng.uniform(low, high), rng.uniform(0.5, 1), rng.uniform(0.4, 1)
-    elif kind == 1:
+    """A colour nobody is asked to name, because it lies between names or is pale: [3] RGB in 0…255."""
+    if rng.random() < _PALE:
         degrees, saturation, value = rng.uniform(0, 360), rng.uniform(0, 0.5), rng.uniform(0.2, 1)
     else:
-        degrees, saturation, value = rng.uniform(0, 360), rng.uniform(0.5, 1), rng.uniform(0.15, 0.45)
+        low, high = GAPS[rng.choice(len(GAPS), p=_weights())]
+        degrees, saturation, value = rng.uniform(low, high), rng.uniform(0.6, 1), rng.uniform(0.5, 1)
     return np.array(colorsys.hsv_to_rgb(degrees / 360, saturation, value), dtype=np.float32) * 255
 
 

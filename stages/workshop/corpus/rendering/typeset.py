@@ -34,7 +34,9 @@ def typeset(body: str, size: Size, *, margin: float, paper: str, ink: str, font:
     source = (
         f"#set page(width: {size.width}pt, height: {size.height}pt, margin: {margin:.2f}pt)\n"
         f"#set page(fill: rgb({quoted(paper)}))\n"
-        f"#set text(size: {height:.2f}pt, fill: rgb({quoted(ink)}), font: {quoted(font)}, hyphenate: false)\n{body}\n"
+        f"#set text(size: {height:.2f}pt, fill: rgb({quoted(ink)}), font: {quoted(font)}, hyphenate: false)\n"
+        # Without this a line ends at its baseline, and tails of letters hang out of the page.
+        f'#set text(top-edge: "ascender", bottom-edge: "descender")\n{body}\n'
     )
     # One point is one pixel at 72 points an inch.
     pages = _compiler().compile(source.encode(), format="png", ppi=72.0)

@@ -1,0 +1,136 @@
+"""`bluelm data render`: what it writes, what it promises before, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stages import data
+from stages.artifacts.events import Progress, result_of
+from stages.artifacts.folder import open_artifact
+from stages.artifacts.recipes import load_config, recipe_path
+from stages.evaluate.baseline import QuestionOnly
+from stages.evaluate.questions import read_questions
+from stages.workshop.corpus.llava import read_llava
+
+Run = Callable[..., Any]
+SMALL = ("--train", 30, "--heldout", 6, "--side", 40)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("data") / "corpus"
+    config = data.RenderConfig(train=70, heldout=8, side=48)
+    result_of(data.run(config, out, threads=1))
+    return out
+
+
+def test_a_corpus_is_what_its_index_says(corpus: Path) -> None:
+    artifact = open_artifact(corpus, "corpus")
+    assert artifact.manifest is not None and artifact.manifest.stage == "data"
+    index = json.loads((corpus / "index.json").read_text())
+    for split, pictures in (("train", 70), ("heldout", 40)):
+        rows = read_llava(corpus / f"{split}.json")
+        found = {
+            "pictures": len({path for row in rows for path in row.paths}),
+            "rows": len(rows),
+            "questions": dict(Counter(task for row in rows for task in row.tasks)),
+        }
+        assert found == index["splits"][split] == artifact.manifest.metrics["splits"][split]
+        assert found["pictures"] == pictures
+    assert set(index["splits"]["heldout"]["questions"].values()) == {8}
+
+
+def test_splits_share_no_picture(corpus: Path) -> None:
+    pixels = {
+        split: {Image.open(path).tobytes() for row in read_llava(corpus / f"{split}.json") for path in row.paths}
+        for split in ("train", "heldout")
+    }
+    assert pixels["train"].isdisjoint(pixels["heldout"])
+
+
+def test_evaluation_reads_it_and_a_guess_without_looking_is_poor(corpus: Path) -> None:
+    held = read_questions(corpus, "heldout")
+    assert Counter(question.task for question in held) == dict.fromkeys(
+        ("colour", "shape", "place", "count", "word", "number", "table"), 8
+    )
+    blind = QuestionOnly(read_questions(corpus, "train"))
+    texts = [question for question in held if question.task in ("word", "number", "table")]
+    assert not any(blind.answer(question) == question.truth for question in texts)
+
+
+def test_the_same_configuration_gives_the_same_digest_and_is_up_to_date(bluelm: Run, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for out, threads in ((one, 1), (other, 2)):
+        done = bluelm("data", "render", *SMALL, "--seed", 5, "--threads", threads, "--out", out, "--json")
+        assert done.code == 0, done.err
+    assert open_artifact(one, "corpus").digest == open_artifact(other, "corpus").digest
+    again = bluelm("data", "render", *SMALL, "--seed", 5, "--out", one, "--json")
+    assert "up to date" in again.err
+    assert again.json()["splits"] == done.json()["splits"]
+    differs = bluelm("data", "render", *SMALL, "--seed", 6, "--out", one)
+    assert differs.code == 2 and "seed" in differs.err
+    forced = bluelm("data", "render", *SMALL, "--seed", 6, "--out", one, "--force", "--json")
+    assert forced.code == 0
+    assert open_artifact(one, "corpus").digest != open_artifact(other, "corpus").digest
+
+
+def test_a_dry_run_promises_what_a_run_draws(bluelm: Run, tmp_path: Path) -> None:
+    words = ("data", "render", "--task", "word", "--task", "count", *SMALL, "--out", tmp_path / "corpus", "--json")
+    promised = bluelm(*words, "--dry-run")
+    assert promised.code == 0 and not any(tmp_path.iterdir())
+    drawn = bluelm(*words)
+    assert promised.json()["splits"] == drawn.json()["splits"]
+    assert (promised.json()["dry_run"], drawn.json()["dry_run"]) == (True, False)
+    assert promised.json()["config"] == drawn.json()["config"]
+    assert drawn.json()["bytes"] > 10_000 and promised.json()["bytes"] is None
+
+
+def test_the_table_for_people(bluelm: Run) -> None:
+    done = bluelm("data", "render", "--task", "shape", "--train", 1234, "--dry-run")
+    assert done.code == 0 and done.err == ""
+    assert "shape" in done.out and "1,234" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--task", "color"), ("There is no task 'color'", "Did you mean colour?")),
+        (("--set", "backgrounds=[plaid]"), ("There is no background 'plaid'", "gradient")),
+        (("--set", "least_cover=0.7"), ("least_cover is 0.7, most_cover 0.6",)),
+        (("--train", 0, "--heldout", 0), ("train and heldout are both 0",)),
+        (("--set", "sides=3"), ("unknown key 'sides'", "side")),
+        (("--side", 3), ("side: Input should be greater than or equal to 16",)),
+        ((), ("--out is missing", "--dry-run")),
+    ],
+)
+def test_what_cannot_work_is_said(bluelm: Run, words: tuple[object, ...], said: tuple[str, ...]) -> None:
+    done = bluelm("data", "render", *words)
+    assert done.code == 2 and done.out == ""
+    assert all(text in done.err for text in said), done.err
+
+
+def test_help_has_an_example(bluelm: Run) -> None:
+    assert "bluelm data render --task colour" in bluelm("data", "render", "--help").out
+    assert "render" in bluelm("data", "--help").out
+
+
+def test_progress_is_told_for_every_picture(tmp_path: Path) -> None:
+    config = data.RenderConfig(tasks=("colour",), train=5, heldout=3, side=32, nameless=0)
+    events = list(data.run(config, tmp_path / "corpus", threads=1))
+    steps = [(event.label, event.done, event.total) for event in events if isinstance(event, Progress)]
+    assert steps == [("drawing train", n, 5) for n in range(1, 6)] + [("drawing heldout", n, 3) for n in range(1, 4)]
+
+
+def test_the_shipped_recipe_asks_what_the_demo_needs() -> None:
+    config = load_config(data.RenderConfig, recipe=str(recipe_path("tiny/data.yaml")))
+    assert {"colour", "shape"} <= set(config.tasks)
+    assert data.plan(config).index.splits["heldout"].questions["colour"] >= 500
+    assert (config.least_cover, config.most_cover) == (0.15, 0.6)
+    assert "plain" not in config.backgrounds
