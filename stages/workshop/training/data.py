@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts.errors import BluelmError, DataError, RecipeError, raise_all
+from stages.artifacts.errors import DataError, RecipeError
 from stages.artifacts.events import Notice, Progress
+from stages.device.imaging.reading import make_all, use_all
 from stages.workshop.corpus.llava import Row, read_llava
-from stages.workshop.training.pictures import CutTiles, StoredTiles, TileSource, count_tiles
+from stages.workshop.training.pictures import CutTiles, StoredTiles, TileSource
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.samples import Sample, SampleBuilder, SampleReport
 from stages.workshop.training.sources import Outline
@@ -18,7 +19,6 @@ from stages.workshop.training.stream import Told
 TRAIN_FILE = "train.json"
 _MEGABYTE = 10**6
 _PROGRESS_EVERY = 500
-_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,16 @@ def texts_of(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def prepare(
-    rows: Sequence[Row], outline: Outline, recipe: TrainRecipe, tiles: Path | None
+    rows: Sequence[Row], outline: Outline, recipe: TrainRecipe, tiles: Path | None, *, cut: bool = True
 ) -> Generator[Told, None, Prepared]:
     """Measures all pictures and tokenizes all conversations.
+
+    Args:
+        rows: the conversations.
+        outline: the model's configuration and processor, which takes the recipe's tiling over.
+        recipe: how pictures are tiled, how long a sample may be.
+        tiles: a tiles artifact, or None to cut the pictures here.
+        cut: cut all pictures now where their tiles fit into memory, so that a broken one is found before training.
 
     Raises:
         DataError: no conversation is left, or pictures are missing or broken (all of them together).
@@ -66,14 +73,9 @@ def prepare(
     # The checkpoint keeps the tiling it is trained with.
     spec = recipe.tiling.spec(processor.image_processor.spec)
     processor.image_processor.tiling = spec.model_dump(mode="json")
-    source: TileSource
-    if tiles is None:
-        source = CutTiles(processor.image_processor, spec, recipe.execution.picture_memory_mb * _MEGABYTE)
-    else:
-        source = StoredTiles(tiles, spec)
-    pictures = list(dict.fromkeys(picture for row in rows for picture in row.paths))
-    counts, problems = count_tiles(source, pictures)
-    _raise_broken(problems)
+    budget = recipe.execution.picture_memory_mb * _MEGABYTE
+    source = CutTiles(processor.image_processor, spec, budget) if tiles is None else StoredTiles(tiles, spec)
+    counts = yield from _count_tiles(rows, source, cut)
     builder = SampleBuilder(processor.prompts, spec.tokens_per_tile, recipe.sequence_length)
     samples: list[Sample] = []
     for index, row in enumerate(rows):
@@ -82,6 +84,7 @@ def prepare(
         sample = builder.build(row, [counts[picture] for picture in row.paths])
         if sample is not None:
             samples.append(sample)
+    yield Progress("reading conversations", len(rows), len(rows), "conversations")
     for line in builder.report.warnings(recipe.sequence_length):
         yield Notice(line, "warning")
     if not samples:
@@ -91,6 +94,20 @@ def prepare(
             "Raise sequence_length, allow fewer tiles, or check the corpus.",
         )
     return Prepared(samples, source, builder.report)
+
+
+def _count_tiles(rows: Sequence[Row], source: TileSource, cut: bool) -> Generator[Told, None, dict[Path, int]]:
+    """Tiles of every picture; the pictures are cut as well where `cut` says so and memory holds them.
+
+    Raises:
+        ImageError: broken pictures, together.
+        DataError: a picture that a tiles artifact lacks, or holds in another tiling.
+    """
+    pictures = list(dict.fromkeys(picture for row in rows for picture in row.paths))
+    counts = yield from make_all("measuring pictures", source.tile_count, pictures)
+    if isinstance(source, CutTiles) and cut and source.fits(sum(counts)):
+        yield from use_all("cutting pictures", source.tiles_of, pictures, lambda kept: None)
+    return dict(zip(pictures, counts, strict=True))
 
 
 def check_positions(outline: Outline, recipe: TrainRecipe) -> None:
@@ -106,12 +123,3 @@ def check_positions(outline: Outline, recipe: TrainRecipe) -> None:
             "Tokens beyond them mean nothing to it.",
             f"Set sequence_length to {positions} or less.",
         )
-
-
-def _raise_broken(problems: Sequence[BluelmError]) -> None:
-    """Raises what is wrong with pictures: the first few one by one, the others as a count."""
-    shown = list(problems[:_NAMED])
-    if len(problems) > _NAMED:
-        more = len(problems) - _NAMED
-        shown.append(DataError(f"{more} more pictures.", "They cannot be used either.", "Mend or drop their rows."))
-    raise_all(shown)

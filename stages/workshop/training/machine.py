@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.artifacts.errors import BluelmError, RecipeError, UsageError, raise_all
 from stages.workshop.training.recipe import TrainRecipe
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from stages.artifacts.digest import digest_file
-from stages.artifacts.errors import ArtifactError, BluelmError, DataError, ImageError
+from stages.artifacts.errors import ArtifactError, DataError
 from stages.device.imaging.crop import crop_tiles, padding_colour
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import load_image, read_size
@@ -51,6 +51,10 @@ class CutTiles:
         self._left = budget
         self._kept: dict[Path, torch.Tensor] = {}
         self._lock = threading.Lock()
+
+    def fits(self, tiles: int) -> bool:
+        """Whether so many more tiles would all be kept."""
+        return tiles * 3 * self._spec.tile_size**2 <= self._left
 
     def tile_count(self, picture: Path) -> int:
         return plan_tiling(read_size(picture), self._spec).tiles
@@ -133,17 +137,3 @@ class StoredTiles:
                 fix,
             )
         return entry
-
-
-def count_tiles(source: TileSource, pictures: list[Path]) -> tuple[dict[Path, int], list[BluelmError]]:
-    """Tiles of each readable picture, and one error per picture that is not."""
-    counts: dict[Path, int] = {}
-    problems: list[BluelmError] = []
-    for picture in pictures:
-        try:
-            counts[picture] = source.tile_count(picture)
-        except (ImageError, DataError) as error:
-            problems.append(error)
-        except OSError as error:
-            problems.append(DataError(f"{picture} cannot be read: {error.strerror}.", "It is data.", "Check the path."))
-    return counts, problems

@@ -85,7 +85,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     rows = read_rows(inputs.data)
     outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(), recipe)
-    report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles)).report
+    report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles, cut=False)).report
     samples = samples_per_device(recipe, inputs.machine)
     tokens, tiles = report.tokens / report.samples, report.tiles / report.samples
     return TrainPlan(

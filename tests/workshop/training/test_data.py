@@ -148,9 +148,20 @@ def test_all_broken_pictures_are_reported_together(micro_recipe: Make, outline: 
     with pytest.raises(BluelmError) as caught:
         drain(prepare(rows, outline, micro_recipe(), None))
     whats = [problem.what for problem in caught.value.problems]
-    assert len(whats) == 6
+    assert len(whats) == 8
     assert "broken.png" in whats[0]
-    assert whats[-1] == "3 more pictures."
+    assert whats[7] == f"{tmp_path / 'missing6.png'} does not exist."
+
+
+def test_a_picture_broken_inside_is_found_before_training(micro_recipe: Make, outline: Outline, tmp_path: Path) -> None:
+    whole = picture(tmp_path, "whole.png", (64, 64))
+    (tmp_path / "torn.png").write_bytes(whole.read_bytes()[:3000])
+    rows = [talk(name, [tmp_path / name], "<image>\nq", "a") for name in ("torn.png", "whole.png")]
+    with pytest.raises(BluelmError, match=r"torn\.png is a broken picture"):
+        drain(prepare(rows, outline, micro_recipe(), None))
+    # Where tiles do not fit into memory, only headers are read before training.
+    prepared, _ = drain(prepare(rows, outline, micro_recipe(execution={"picture_memory_mb": 0}), None))
+    assert len(prepared.samples) == 2
 
 
 def test_batches_hold_all_tiles_in_the_order_of_the_slots(processor: BlueLMVProcessor, tmp_path: Path) -> None:
