@@ -6,6 +6,7 @@ left out. Both are counted and reported, never done silently.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.device.prompt.encoder import PromptEncoder
-from stages.workshop.corpus.llava import Row
+from stages.workshop.corpus.llava import Row, Turn
 
 _NAMED = 5
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class SampleBuilder:
         self._tokens_per_tile = tokens_per_tile
         self._limit = limit
         self.report = SampleReport()
+        # Rendered corpora say the same few things about thousands of pictures.
+        self._encode = functools.lru_cache(maxsize=_REMEMBERED)(self._encode_once)
 
     def build(self, row: Row, tile_counts: Sequence[int]) -> Sample | None:
         """A sample, or None where it is left out.
@@ -93,9 +97,7 @@ class SampleBuilder:
         Raises:
             UsageError: slots and pictures do not match, or a message is malformed.
         """
-        prompt = self._encoder.encode(row.messages(), [count * self._tokens_per_tile for count in tile_counts])
-        ids = np.array(prompt.ids, dtype=np.int32)  # [L]
-        is_answer = np.array(prompt.is_answer, dtype=np.bool_)  # [L]
+        ids, is_answer = self._encode(row.turns, tuple(tile_counts))
         if len(ids) > self._limit:
             slots = np.flatnonzero(ids == self._encoder.image_token_id)
             if len(slots) and slots[-1] >= self._limit:
@@ -112,6 +114,14 @@ class SampleBuilder:
         self.report.answer_tokens += int(is_answer[1:].sum())
         self.report.tiles += sum(tile_counts)
         return Sample(row.name, ids, is_answer, row.paths)
+
+    def _encode_once(
+        self, turns: tuple[Turn, ...], tile_counts: tuple[int, ...]
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Token ids and whether each is an answer's, both [L]."""
+        tokens = [count * self._tokens_per_tile for count in tile_counts]
+        prompt = self._encoder.encode(Row("", turns).messages(), tokens)
+        return np.array(prompt.ids, dtype=np.int32), np.array(prompt.is_answer, dtype=np.bool_)
 
 
 def _first(names: Sequence[str]) -> str:
