@@ -74,7 +74,8 @@ def prepare(
     spec = recipe.tiling.spec(processor.image_processor.spec)
     processor.image_processor.tiling = spec.model_dump(mode="json")
     budget = recipe.execution.picture_memory_mb * _MEGABYTE
-    source = CutTiles(processor.image_processor, spec, budget) if tiles is None else StoredTiles(tiles, spec)
+    cutter = CutTiles(processor.image_processor, spec, budget)
+    source = cutter if tiles is None else StoredTiles(tiles, spec, cutter)
     counts = yield from _count_tiles(rows, source, cut)
     builder = SampleBuilder(processor.prompts, spec.tokens_per_tile, recipe.sequence_length)
     samples: list[Sample] = []
@@ -101,10 +102,14 @@ def _count_tiles(rows: Sequence[Row], source: TileSource, cut: bool) -> Generato
 
     Raises:
         ImageError: broken pictures, together.
-        DataError: a picture that a tiles artifact lacks, or holds in another tiling.
     """
     pictures = list(dict.fromkeys(picture for row in rows for picture in row.paths))
     counts = yield from make_all("measuring pictures", source.tile_count, pictures)
+    if isinstance(source, StoredTiles) and source.cut_again:
+        yield Notice(
+            f"{source.cut_again} of {len(pictures)} pictures are not among the given tiles as this recipe tiles them; "
+            "they are cut again."
+        )
     if isinstance(source, CutTiles) and cut and source.fits(sum(counts)):
         yield from use_all("cutting pictures", source.tiles_of, pictures, lambda kept: None)
     return dict(zip(pictures, counts, strict=True))

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from stages.artifacts.digest import digest_file
-from stages.artifacts.errors import ArtifactError, DataError
+from stages.artifacts.errors import ArtifactError
 from stages.device.imaging.crop import crop_tiles, padding_colour
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import load_image, read_size
@@ -79,17 +79,19 @@ class CutTiles:
 class StoredTiles:
     """Tiles that `bluelm tile` wrote, read from the file as they are needed (it is mapped, not loaded).
 
-    A picture is found by its content, wherever it lies; its grid must be the one this training would choose.
+    A picture is found by its content, wherever it lies. Where the folder lacks it, or holds it in another tiling than
+    this training would choose (stage 1 has one tile a picture), it is cut again; `cut_again` counts those.
 
     Args:
         folder: a tiles artifact.
         spec: the tiling of this training.
+        fallback: cuts pictures.
 
     Raises:
         ArtifactError: the folder's tiles are of another size.
     """
 
-    def __init__(self, folder: Path, spec: TilingSpec) -> None:
+    def __init__(self, folder: Path, spec: TilingSpec, fallback: CutTiles) -> None:
         from safetensors import safe_open
 
         index = read_tiles_index(folder)
@@ -99,41 +101,40 @@ class StoredTiles:
                 "Scaling them again would not give the pictures' own tiles.",
                 "Tile the pictures again with the model's preset, or leave --tiles away.",
             )
-        self._folder = folder
         self._spec = spec
+        self._fallback = fallback
         self._entries = {entry.sha256: entry for entry in index.images}
-        self._found: dict[Path, TiledImage] = {}
+        self._found: dict[Path, TiledImage | None] = {}
         self._file = safe_open(str(folder / TILES_FILE), framework="pt").get_slice(TENSOR)
 
+    @property
+    def cut_again(self) -> int:
+        """Pictures asked for so far that the folder does not hold as this training wants them."""
+        return sum(entry is None for entry in self._found.values())
+
     def tile_count(self, picture: Path) -> int:
-        return self._entry(picture).tile_count
+        entry = self._entry(picture)
+        return self._fallback.tile_count(picture) if entry is None else entry.tile_count
 
     def holds(self, picture: Path) -> bool:
-        return True
+        return self._entry(picture) is not None or self._fallback.holds(picture)
 
     def tiles_of(self, picture: Path) -> torch.Tensor:
         entry = self._entry(picture)
+        if entry is None:
+            return self._fallback.tiles_of(picture)
         tiles: torch.Tensor = self._file[entry.first_tile : entry.first_tile + entry.tile_count]  # [tiles, 3, S, S]
         return tiles
 
-    def _entry(self, picture: Path) -> TiledImage:
+    def _entry(self, picture: Path) -> TiledImage | None:
         if picture not in self._found:
             self._found[picture] = self._find(picture)
         return self._found[picture]
 
-    def _find(self, picture: Path) -> TiledImage:
-        fix = "Tile the corpus again with the recipe's settings, or leave --tiles away."
-        entry = self._entries.get(digest_file(picture))
+    def _find(self, picture: Path) -> TiledImage | None:
+        """The picture's entry, if its tiles are those that this training would cut."""
+        entry = self._entries.get(digest_file(picture)) if picture.is_file() else None
         if entry is None:
-            raise DataError(
-                f"{self._folder} has no tiles of {picture}.", "Every picture of the data must be there.", fix
-            )
+            return None
         wanted = plan_tiling(Size(entry.width, entry.height), self._spec)
-        if (entry.grid, entry.picture) != (wanted.grid, wanted.picture):
-            raise DataError(
-                f"{picture} is tiled {entry.grid.cols}:{entry.grid.rows} in {self._folder} ({entry.rule}), the recipe "
-                f"says {wanted.grid.cols}:{wanted.grid.rows} ({wanted.rule}).",
-                "The model would see other tiles than it is meant to.",
-                fix,
-            )
-        return entry
+        return entry if (entry.grid, entry.picture) == (wanted.grid, wanted.picture) else None

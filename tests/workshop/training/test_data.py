@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from stages.artifacts.digest import digest_file
-from stages.artifacts.errors import ArtifactError, BluelmError, DataError, RecipeError
+from stages.artifacts.errors import ArtifactError, BluelmError, DataError, ImageError, RecipeError
 from stages.artifacts.events import Notice
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.spec import TilingSpec
@@ -228,28 +228,47 @@ def test_stored_tiles_equal_cut_tiles(processor: BlueLMVProcessor, tmp_path: Pat
     spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
     pictures = [picture(tmp_path, "wide.png", (64, 32)), picture(tmp_path, "s.png", (30, 32))]
     source = CutTiles(processor.image_processor, spec, budget=10**6)
-    stored = StoredTiles(tiles_folder(tmp_path / "tiles", pictures, spec, source), spec)
+    folder = tiles_folder(tmp_path / "tiles", pictures, spec, source)
+    stored = StoredTiles(folder, spec, NothingToCut(processor.image_processor, spec, 0))
     for path in pictures:
         moved = path.rename(tmp_path / f"moved-{path.name}")
+        assert stored.holds(moved)
         assert stored.tile_count(moved) == source.tile_count(moved)
         assert torch.equal(stored.tiles_of(moved), source.tiles_of(path))
-    other = picture(tmp_path, "other.png", (32, 32))
-    with pytest.raises(DataError, match="has no tiles of"):
-        stored.tile_count(other)
+    assert stored.cut_again == 0
 
 
-def test_tiles_that_the_recipe_would_not_cut_are_refused(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+class NothingToCut(CutTiles):
+    """A fallback that must not be needed."""
+
+    def tiles_of(self, picture: Path) -> torch.Tensor:
+        raise AssertionError(picture)
+
+
+def test_pictures_not_stored_as_the_recipe_tiles_them_are_cut_again(
+    processor: BlueLMVProcessor, tmp_path: Path
+) -> None:
     spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
     wide, small = picture(tmp_path, "wide.png", (64, 32)), picture(tmp_path, "s.png", (30, 32))
+    folder = tiles_folder(tmp_path / "tiles", [wide, small], spec, CutTiles(processor.image_processor, spec, 0))
+    single = spec.model_copy(update={"max_cols": 1, "max_rows": 1})
+    cut = CutTiles(processor.image_processor, single, budget=10**6)
+    stored = StoredTiles(folder, single, CutTiles(processor.image_processor, single, budget=10**6))
+    other = picture(tmp_path, "other.png", (32, 32))
+    for path, again in ((small, 0), (wide, 1), (other, 2)):
+        assert stored.tile_count(path) == 1
+        assert torch.equal(stored.tiles_of(path), cut.tiles_of(path))
+        assert stored.cut_again == again
+    with pytest.raises(ImageError, match="does not exist"):
+        stored.tile_count(tmp_path / "nowhere.png")
+
+
+def test_tiles_of_another_size_are_refused(processor: BlueLMVProcessor, tmp_path: Path) -> None:
+    spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
     source = CutTiles(processor.image_processor, spec, budget=0)
-    folder = tiles_folder(tmp_path / "tiles", [wide, small], spec, source)
-    single = StoredTiles(folder, spec.model_copy(update={"max_cols": 1, "max_rows": 1}))
-    # One tile either way.
-    assert single.tile_count(small) == 1
-    with pytest.raises(DataError, match=r"tiled 2:1 in .* the recipe says 1:1"):
-        single.tile_count(wide)
+    folder = tiles_folder(tmp_path / "tiles", [picture(tmp_path, "s.png", (30, 32))], spec, source)
     with pytest.raises(ArtifactError, match="tiles of 32 pixels, the model takes 64"):
-        StoredTiles(folder, spec.model_copy(update={"tile_size": 64}))
+        StoredTiles(folder, spec.model_copy(update={"tile_size": 64}), source)
 
 
 def test_the_loss_equals_the_models_own_with_mask_and_all_logits(
