@@ -17,8 +17,7 @@ from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Notice, result_of
 from stages.device.contract.device_config import read_device_config
 from stages.device.contract.kv_scales import KvScales
-from stages.device.imaging.presets import ImagingPreset
-from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.presets import imaging_preset
 from stages.export import ExportConfig, open_graph, plan, run
 from stages.quantize import QuantizeConfig
 from stages.quantize import run as quantize
@@ -55,8 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text_layers=2,
         vision_layers=2,
     )
-    tiling = TilingSpec(tile_size=112, tokens_per_tile=16)
-    images = BlueLMVImageProcessor.from_preset(ImagingPreset(tiling, patch_size=16))
+    images = BlueLMVImageProcessor.from_preset(imaging_preset("tiny"))
     save_checkpoint(build_model(config), BlueLMVProcessor(images, tokenizer), folder)
     return folder
 
@@ -230,7 +228,7 @@ def wider_tiles(folder: Path) -> None:
         (lambda folder: (folder / "chat_template.jinja").unlink(), (), ("no chat_template.jinja",)),
         (lambda folder: (folder / "processor_config.json").unlink(), (), ("no picture processor",)),
         (lambda folder: (folder / "model.safetensors").unlink(), (), ("model.safetensors", "never pickles")),
-        (wider_tiles, (), ("tiles of 128 pixels", "takes 112")),
+        (wider_tiles, (), ("tiles of 128 pixels", "takes 24")),
         (
             lambda folder: edit(folder, "config.json", lambda config: config.update(image_token_id=299)),
             (),

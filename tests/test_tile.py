@@ -18,13 +18,14 @@ from stages.artifacts.folder import ArtifactSpec, create, open_artifact
 from stages.artifacts.recipes import load_config
 from stages.device.imaging.crop import Colour, crop_tiles
 from stages.device.imaging.geometry import Size
+from stages.device.imaging.presets import imaging_preset
 from stages.device.imaging.preview import is_preview
 from stages.device.imaging.spec import TilingSpec
 from stages.device.imaging.tiles_file import read_tiles_index
 from stages.device.imaging.tiling import plan_tiling
 from stages.tile import TileConfig, TileResult
 
-SIZES = {"a.png": Size(150, 70), "sub/b.png": Size(100, 260), "sub/c.png": Size(60, 60)}
+SIZES = {"a.png": Size(32, 15), "sub/b.png": Size(21, 56), "sub/c.png": Size(13, 13)}
 
 
 def noise(size: Size, seed: int = 0) -> Image.Image:
@@ -53,6 +54,7 @@ def broken(folder: Path) -> Path:
 
 
 TINY = TileConfig(preset="tiny")
+TILE = imaging_preset("tiny").tiling.tile_size
 
 
 def test_the_artifact_holds_exactly_the_tiles(photos: Path, tmp_path: Path) -> None:
@@ -62,11 +64,11 @@ def test_the_artifact_holds_exactly_the_tiles(photos: Path, tmp_path: Path) -> N
     index = read_tiles_index(out)
     tiles = load_file(out / "tiles.safetensors")["tiles"]
     assert tiles.dtype == np.uint8
-    assert tiles.shape == (result.tiles, 3, 112, 112)
+    assert tiles.shape == (result.tiles, 3, TILE, TILE)
     assert tiles.nbytes == result.bytes
     assert artifact.manifest is not None
     assert artifact.manifest.metrics == {"pictures": 3, "tiles": result.tiles, "tokens": result.tokens}
-    assert index.tiling == TilingSpec(tile_size=112, tokens_per_tile=16)
+    assert index.tiling == imaging_preset("tiny").tiling
     assert [entry.path for entry in index.images] == list(SIZES)
     first = 0
     for seed, entry in enumerate(index.images):
@@ -85,7 +87,7 @@ def test_tiles_json_has_the_agreed_fields(photos: Path, tmp_path: Path) -> None:
     index = json.loads((tmp_path / "tiles" / "tiles.json").read_text())
     agreed = {"path", "sha256", "width", "height", "rule", "alpha", "grid", "canvas", "boxes", "tokens"}
     assert agreed | {"first_tile", "tile_count"} <= set(index["images"][0])
-    assert index["tiling"]["tile_size"] == 112
+    assert index["tiling"]["tile_size"] == TILE
     assert index["images"][0]["grid"] == [2, 1]
 
 
@@ -110,7 +112,7 @@ def test_again_is_up_to_date_and_a_difference_is_named(photos: Path, tmp_path: P
     assert result_of(iter(events)).as_dict() == first.as_dict()
     with pytest.raises(ArtifactError, match=r"alpha is 0.1, not 0.2"):
         run(TINY.model_copy(update={"alpha": 0.2}), photos, out=out)
-    noise(Size(60, 60), 99).save(photos / "sub" / "c.png")
+    noise(Size(13, 13), 99).save(photos / "sub" / "c.png")
     with pytest.raises(ArtifactError, match="other inputs"):
         run(TINY, photos, out=out)
     run(TINY, photos, out=out, force=True)

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from bluelm_cli.bare_flag import fill_bare_flags
+from stages.device.imaging.presets import imaging_preset
 
 Run = Callable[..., Any]
+TILE = imaging_preset("tiny").tiling.tile_size
 
 
 @pytest.fixture
@@ -164,7 +166,7 @@ def test_out_dry_run_and_again(bluelm: Run, figure: Path, tmp_path: Path) -> Non
     first = bluelm(*words, "--json")
     assert first.code == 0
     assert first.json() | {"dry_run": True} == planned
-    assert planned["bytes"] == planned["tiles"] * 3 * 112 * 112
+    assert planned["bytes"] == planned["tiles"] * 3 * TILE * TILE
     assert (out / "preview" / "figure.relaxed.png").is_file()
     again = bluelm(*words)
     assert (again.code, "up to date" in again.err) == (0, True)

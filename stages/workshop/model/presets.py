@@ -58,15 +58,15 @@ MODEL_PRESETS: dict[str, ModelPreset] = {
     # Trains from random weights on 2 cores in minutes.
     "tiny": ModelPreset(
         vision_layers=4,
-        vision_width=192,
-        vision_mlp=512,
+        vision_width=128,
+        vision_mlp=256,
         vision_heads=4,
-        text_layers=4,
-        text_width=256,
-        text_mlp=512,
+        text_layers=2,
+        text_width=128,
+        text_mlp=256,
         text_heads=4,
         text_kv_heads=2,
-        vocab_size=1024,
+        vocab_size=512,
         max_positions=2048,
     ),
 }
