@@ -1,4 +1,4 @@
-"""The whole chain through the command line: each stage made from the one before, known again, and refused when wrong."""
+"""The whole chain through the command line: each stage made from the one before, known again, refused when wrong."""
 
 from __future__ import annotations
 
