@@ -52,11 +52,15 @@ class RenderConfig(RecipeModel):
         default=("gradient", "stripes", "noise", "blobs"), description="textures behind shapes", min_length=1
     )
     background_saturation: float = Field(default=0.3, ge=0, le=1, description="most saturated a background may be")
-    nameless: float = Field(
-        default=0.5,
+    nameless_colours: float = Field(
+        default=0.6,
         ge=0,
         lt=1,
-        description="share of training shapes whose colour has no name; if any, only they are asked for their shape",
+        description="share of training pictures whose shape has a colour without a name and is asked for its name; "
+        "if any, shapes of named colours are asked for their colour alone",
+    )
+    nameless_shapes: float = Field(
+        default=0.25, ge=0, lt=1, description="share of training pictures whose shape has a named colour, but no name"
     )
     turns: int = Field(default=8, ge=1, description="most questions about one training picture")
     form: Literal["jpeg", "png"] = Field(default="jpeg", description="file format of the pictures")
@@ -76,6 +80,9 @@ class RenderConfig(RecipeModel):
         if self.least_cover > self.most_cover:
             what = f"least_cover is {self.least_cover}, most_cover {self.most_cover}."
             problems.append(RecipeError(what, "No shape is both.", "Exchange them."))
+        if self.nameless_colours + self.nameless_shapes > 1:
+            what = f"nameless_colours is {self.nameless_colours}, nameless_shapes {self.nameless_shapes}."
+            problems.append(RecipeError(what, "Together they are more than all pictures.", "Lower one."))
         if not self.train and not self.heldout:
             problems.append(RecipeError("train and heldout are both 0.", "Nothing is drawn.", "Ask for some pictures."))
         raise_all(problems)
@@ -93,7 +100,8 @@ class RenderConfig(RecipeModel):
             most=self.most_cover,
             backgrounds=self.backgrounds,
             saturation=self.background_saturation,
-            nameless=self.nameless,
+            nameless_colours=self.nameless_colours,
+            nameless_shapes=self.nameless_shapes,
             turns=self.turns,
             form=self.form,
         )

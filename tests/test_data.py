@@ -104,6 +104,7 @@ def test_the_table_for_people(bluelm: Run) -> None:
         (("--task", "color"), ("There is no task 'color'", "Did you mean colour?")),
         (("--set", "backgrounds=[plaid]"), ("There is no background 'plaid'", "gradient")),
         (("--set", "least_cover=0.7"), ("least_cover is 0.7, most_cover 0.6",)),
+        (("--set", "nameless_shapes=0.5"), ("nameless_colours is 0.6, nameless_shapes 0.5",)),
         (("--train", 0, "--heldout", 0), ("train and heldout are both 0",)),
         (("--set", "sides=3"), ("unknown key 'sides'", "side")),
         (("--side", 3), ("side: Input should be greater than or equal to 16",)),
@@ -122,7 +123,7 @@ def test_help_has_an_example(bluelm: Run) -> None:
 
 
 def test_progress_is_told_for_every_picture(tmp_path: Path) -> None:
-    config = data.RenderConfig(tasks=("colour",), train=5, heldout=3, side=32, nameless=0)
+    config = data.RenderConfig(tasks=("colour",), train=5, heldout=3, side=32, nameless_colours=0)
     events = list(data.run(config, tmp_path / "corpus", threads=1))
     steps = [(event.label, event.done, event.total) for event in events if isinstance(event, Progress)]
     assert steps == [("drawing train", n, 5) for n in range(1, 6)] + [("drawing heldout", n, 3) for n in range(1, 4)]

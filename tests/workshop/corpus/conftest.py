@@ -22,7 +22,8 @@ def look() -> Callable[..., Look]:
             "most": 0.6,
             "backgrounds": ("gradient", "stripes", "noise", "blobs"),
             "saturation": 0.3,
-            "nameless": 0.0,
+            "nameless_colours": 0.0,
+            "nameless_shapes": 0.0,
         }
         return Look(**usual | changes)
 

@@ -32,7 +32,8 @@ def job() -> MakeJob:
             "most": 0.6,
             "backgrounds": ("gradient", "stripes", "noise", "blobs"),
             "saturation": 0.3,
-            "nameless": 0.5,
+            "nameless_colours": 0.5,
+            "nameless_shapes": 0.2,
             "turns": 8,
             "form": "jpeg",
         }
@@ -82,7 +83,7 @@ def test_no_held_out_picture_is_in_training(job: MakeJob, tmp_path: Path, family
 
 
 def test_training_asks_all_tasks_of_a_picture_held_out_rows_ask_one(job: MakeJob, tmp_path: Path) -> None:
-    one = job("shape", "place", nameless=0.4)
+    one = job("shape", "place", nameless_colours=0.4)
     train = drawn(one, "train", 40, tmp_path / "train")
     assert {frozenset(row.tasks) for row in train} == {
         frozenset(found) for found in (["shape", "place"], ["shape"], ["place"])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stages.device.imaging.geometry import Box, Size
 from stages.workshop.corpus.rendering.counting import COUNTING, MOST
-from stages.workshop.corpus.rendering.outlines import SHAPES, cover
+from stages.workshop.corpus.rendering.outlines import NAMELESS_SHAPES, SHAPES, cover
 from stages.workshop.corpus.rendering.pairs import HELD_OUT, TRAINED
 from stages.workshop.corpus.rendering.palette import COLOURS, GAPS, PALETTE, draw_colour, draw_nameless
 from stages.workshop.corpus.rendering.scene import Look, Scene, Split
@@ -131,14 +131,19 @@ def test_each_split_draws_its_own_pairs(look: Make, family: Any) -> None:
     assert {scene.pair for scene in scenes(family, "heldout", look(), 100)} == set(HELD_OUT)
 
 
-def test_with_nameless_colours_no_picture_gives_away_a_pair(look: Make) -> None:
-    drawn = scenes(SINGLE_SHAPE, "train", look(nameless=0.6), 300)
-    asked = [set(answers(scene)) & {"colour", "shape"} for scene in drawn]
-    assert all(tasks in ({"colour"}, {"shape"}) for tasks in asked)
-    assert all((scene.pair is None) == ("shape" in tasks) for scene, tasks in zip(drawn, asked, strict=True))
-    assert sum("shape" in tasks for tasks in asked) / 300 == pytest.approx(0.6, abs=0.1)
-    held = scenes(SINGLE_SHAPE, "heldout", look(nameless=0.6), 20)
-    assert all({"colour", "shape"} <= set(answers(scene)) for scene in held)
+def test_without_names_no_training_picture_gives_away_a_pair(look: Make) -> None:
+    mixed = look(nameless_colours=0.5, nameless_shapes=0.3)
+    drawn = scenes(SINGLE_SHAPE, "train", mixed, 400)
+    asked = ["/".join(sorted(set(answers(scene)) & {"colour", "shape"})) for scene in drawn]
+    assert set(asked) == {"colour", "shape"}
+    for scene, task in zip(drawn, asked, strict=True):
+        unnamed = scene.facts["shape"] in NAMELESS_SHAPES
+        assert (scene.pair is None) == (unnamed or task == "shape")
+        assert scene.pair is None or scene.pair in TRAINED
+    shares = [asked.count("shape"), sum(scene.facts["shape"] in NAMELESS_SHAPES for scene in drawn)]
+    assert np.array(shares) / 400 == pytest.approx([0.5, 0.3], abs=0.08)
+    held = scenes(SINGLE_SHAPE, "heldout", mixed, 30)
+    assert all({"colour", "shape"} <= set(answers(scene)) and scene.pair in HELD_OUT for scene in held)
 
 
 def test_nameless_colours_are_none_of_the_named_shades() -> None:

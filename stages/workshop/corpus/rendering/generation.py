@@ -38,7 +38,8 @@ class Job:
         least, most: share of the picture's area that the box around a single shape covers.
         backgrounds: textures to choose from.
         saturation: most saturated a background may be, 0…1.
-        nameless: share of training shapes whose colour has no name.
+        nameless_colours: share of training pictures whose shape has a colour without a name.
+        nameless_shapes: share of training pictures whose shape has a named colour, but no name itself.
         turns: most questions about one training picture.
         form: "jpeg" or "png".
     """
@@ -51,7 +52,8 @@ class Job:
     most: float
     backgrounds: tuple[str, ...]
     saturation: float
-    nameless: float
+    nameless_colours: float
+    nameless_shapes: float
     turns: int
     form: str
 
@@ -98,7 +100,7 @@ def _look(job: Job, rng: np.random.Generator) -> Look:
     grids = list(job.grids)
     grid = grids[rng.choice(len(grids), p=np.array(list(job.grids.values())) / sum(job.grids.values()))]
     size = Size(grid.cols * job.side, grid.rows * job.side)
-    return Look(size, job.least, job.most, job.backgrounds, job.saturation, job.nameless)
+    return Look(size, job.least, job.most, job.backgrounds, job.saturation, job.nameless_colours, job.nameless_shapes)
 
 
 def _render_one(job: Job, split: Split, folder: Path, index: int) -> list[Row]:

@@ -45,6 +45,26 @@ def _cross() -> Points:
     return [*upper, (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
 
 
+def _heart() -> Points:
+    def height(angle: float) -> float:
+        return 13 * math.cos(angle) - 5 * math.cos(2 * angle) - 2 * math.cos(3 * angle) - math.cos(4 * angle)
+
+    return [(math.sin(angle) ** 3, -height(angle)) for angle in _turn(_SMOOTH)]
+
+
+def _diamond() -> Points:
+    return [(0, -1), (1, 0), (0, 1), (-1, 0)]
+
+
+def _arrow() -> Points:
+    return [(-1, -0.4), (0, -0.4), (0, -1), (1, 0), (0, 1), (0, 0.4), (-1, 0.4)]
+
+
+def _moon() -> Points:
+    outer = [(-math.sin(angle), -math.cos(angle)) for angle in _turn(_SMOOTH)[: _SMOOTH // 2 + 1]]
+    return outer + [(0.5 * x, y) for x, y in reversed(outer)]
+
+
 def _turn(steps: int) -> list[float]:
     return [2 * math.pi * step / steps for step in range(steps)]
 
@@ -59,6 +79,11 @@ OUTLINES: Mapping[str, Callable[[], Points]] = MappingProxyType(
     }
 )
 SHAPES = tuple(OUTLINES)
+# Drawn, but never asked for.
+NAMELESS_OUTLINES: Mapping[str, Callable[[], Points]] = MappingProxyType(
+    {"heart": _heart, "diamond": _diamond, "arrow": _arrow, "moon": _moon}
+)
+NAMELESS_SHAPES = tuple(NAMELESS_OUTLINES)
 
 
 def outline(shape: str, box: Box) -> Points:
@@ -67,7 +92,7 @@ def outline(shape: str, box: Box) -> Points:
     Raises:
         KeyError: there is no such shape.
     """
-    points = np.array(OUTLINES[shape]())
+    points = np.array((OUTLINES.get(shape) or NAMELESS_OUTLINES[shape])())
     low, high = points.min(axis=0), points.max(axis=0)
     scaled = (points - low) / (high - low) * (box.right - box.left, box.bottom - box.top) + (box.left, box.top)
     return [(float(x), float(y)) for x, y in scaled]

@@ -24,7 +24,8 @@ class Look:
         least, most: share of the picture's area that the box around a single shape covers.
         backgrounds: textures to choose from.
         saturation: most saturated a background may be, 0…1.
-        nameless: share of training shapes whose colour has no name, so that it cannot be asked.
+        nameless_colours: share of training pictures whose shape has a colour without a name.
+        nameless_shapes: share of training pictures whose shape has a named colour, but no name itself.
     """
 
     size: Size
@@ -32,7 +33,8 @@ class Look:
     most: float
     backgrounds: tuple[str, ...]
     saturation: float
-    nameless: float
+    nameless_colours: float
+    nameless_shapes: float
 
 
 @dataclass(frozen=True)
