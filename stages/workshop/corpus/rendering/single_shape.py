@@ -20,12 +20,16 @@ from stages.workshop.corpus.rendering.scene import Exchange, Family, Look, Scene
 
 COLOUR_QUESTIONS = (
     "What colour is the shape?",
+    "What color is the shape?",
     "Which colour does the shape have?",
+    "What colour is it?",
     "Name the colour of the shape.",
 )
 SHAPE_QUESTIONS = (
     "Which shape is it?",
+    "What shape is it?",
     "What shape is in the picture?",
+    "Which shape do you see?",
     "Name the shape.",
 )
 PLACE_QUESTIONS = (
