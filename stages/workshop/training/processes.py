@@ -27,23 +27,27 @@ def shared_draft(out: Path, spec: ArtifactSpec, machine: Machine, *, force: bool
         with create(out, spec, force=force, resumable=True) as draft:
             yield draft
         return
-    _join(machine)
-    if is_main():
-        with create(out, spec, force=force, resumable=True) as draft:
-            _tell(draft.path, draft.resumed)
-            yield draft
-        _tell(True)
-    else:
-        path, resumed = _tell(None, None)
-        yield Draft(path, resumed)
-        _tell(None)
+    with _joined(machine):
+        if is_main():
+            with create(out, spec, force=force, resumable=True) as draft:
+                _tell(draft.path, draft.resumed)
+                yield draft
+            _tell(True)
+        else:
+            path, resumed = _tell(None, None)
+            yield Draft(path, resumed)
+            _tell(None)
 
 
-def _join(machine: Machine) -> None:
-    """Connects the processes, if the launcher has not."""
+@contextmanager
+def _joined(machine: Machine) -> Iterator[None]:
+    """Connects the processes, and parts them in good order: one that just exits can abort another that still talks."""
     from accelerate import PartialState
 
-    PartialState(cpu=machine.name == "cpu")
+    state = PartialState(cpu=machine.name == "cpu")
+    yield
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 def _tell(*values: Any) -> list[Any]:
