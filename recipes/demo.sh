@@ -23,7 +23,7 @@ step "render a corpus: pictures, questions, answers; a held-out split" \
 step "tile it: relaxed aspect-ratio matching" \
     tile "$demo/corpus" --preset tiny --out "$demo/tiles"
 step "stage 1: pretrain" \
-    pretrain --recipe "$recipes/tiny/pretrain.yaml" --data "$demo/corpus" --out "$demo/stage1"
+    pretrain --recipe "$recipes/tiny/pretrain.yaml" --data "$demo/corpus" --tiles "$demo/tiles" --out "$demo/stage1"
 step "stage 2: finetune everything" \
     finetune "$demo/stage1" --recipe "$recipes/tiny/finetune.yaml" --data "$demo/corpus" --tiles "$demo/tiles" --out "$demo/stage2"
 step "quantize: INT8 vision and projector, INT4 language model, INT8 KV cache" \
