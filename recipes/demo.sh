@@ -36,9 +36,13 @@ for model in stage2 int4 onnx; do
         bench eval "$demo/$model" --data "$demo/corpus" --out "$demo/eval-$model"
 done
 
+# Pictures of your own, or else the first two that no training picture resembles.
+((${#pictures[@]})) || pictures=("$demo"/corpus/images/heldout-00000{0,1}.*)
 for picture in "${pictures[@]}"; do
-    step "ask the exported model about $picture" \
-        chat "$demo/onnx" --image "$picture" --prompt "What colour is the shape?"
+    for question in "What colour is the shape?" "What shape is it?"; do
+        step "ask the exported model about $picture" \
+            chat "$demo/onnx" --image "$picture" --prompt "$question"
+    done
 done
 
 step "measure it on this machine" \
