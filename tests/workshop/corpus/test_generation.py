@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages.artifacts.errors import BluelmError
+from stages.artifacts.errors import BluelmError, DataError
 from stages.device.imaging.geometry import Grid, Size
 from stages.workshop.corpus.llava import Row
 from stages.workshop.corpus.rendering.generation import Job, draw_scene, encode, render
@@ -114,6 +114,14 @@ def test_pictures_are_plain_rgb_files(job: MakeJob, tmp_path: Path) -> None:
             with Image.open(file) as picture:
                 picture.load()
                 assert (picture.format, picture.mode) == (form.upper(), "RGB")
+
+
+def test_tasks_that_cannot_be_asked_are_named(job: MakeJob, tmp_path: Path) -> None:
+    filled = job("colour", "place", least=1.0, most=1.0)
+    with pytest.raises(DataError, match="asked for colour and place"):
+        drawn(filled, "heldout", 1, tmp_path / "filled")
+    rare = drawn(job("colour", nameless_colours=0.95, nameless_shapes=0.0), "train", 30, tmp_path / "rare")
+    assert all(row.tasks == ("colour",) for row in rare)
 
 
 def test_tasks_bring_their_families() -> None:

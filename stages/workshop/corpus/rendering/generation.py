@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stages.artifacts.errors import DataError
 from stages.device.imaging.geometry import Grid, Size
 from stages.workshop.corpus.llava import IMAGE_MARK, Row, Turn
 from stages.workshop.corpus.rendering.scene import SPLITS, Exchange, Look, Scene, Split
@@ -23,7 +25,7 @@ IMAGES = "images"
 # A picture at this quality, without colour subsampling, has half the bytes of a PNG.
 _JPEG_QUALITY = 92
 _CHUNK = 64
-_TRIES = 200
+_TRIES = 2000
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,12 @@ def render(job: Job, split: Split, pictures: int, folder: Path, processes: int) 
         yield from map(draw, range(pictures))
         return
     # fork would copy whatever threads the caller runs; spawn starts clean.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_the_caller) as pool:
         yield from pool.map(draw, range(pictures), chunksize=_CHUNK)
+
+
+def _leave_interrupts_to_the_caller() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cores() -> int:
@@ -81,7 +87,10 @@ def cores() -> int:
 def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchange, ...]]:
     """Picture number `index` of a split and what is asked about it.
 
-    A held-out scene is drawn again until all its tasks have an answer nobody would argue about.
+    A scene is drawn again until it can be asked, a held-out one until all its tasks can.
+
+    Raises:
+        DataError: chance gave no such scene.
     """
     names = list(job.families)
     name = names[index % len(names)]
@@ -91,9 +100,13 @@ def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchang
         scene = FAMILIES[name].draw(rng, split, _look(job, rng))
         exchanges = [exchange for exchange in scene.exchanges if exchange.task in wanted]
         if exchanges and (split == "train" or len(exchanges) == len(wanted)):
-            break
-    order = rng.permutation(len(exchanges))
-    return scene, tuple(exchanges[place] for place in order)
+            order = rng.permutation(len(exchanges))
+            return scene, tuple(exchanges[place] for place in order)
+    raise DataError(
+        f"No picture could be drawn that can be asked for {' and '.join(wanted)}.",
+        f"{_TRIES} were tried; a place, for one, cannot be told of a shape that fills its picture.",
+        "Lower least_cover or nameless_colours, or leave the task out.",
+    )
 
 
 def _look(job: Job, rng: np.random.Generator) -> Look:
