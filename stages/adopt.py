@@ -1,6 +1,6 @@
 """`bluelm adopt`: a public checkpoint of this architecture becomes ours, without training.
 
-    bluelm adopt VILA1.5-3b --out runs/vila
+    bluelm adopt VILA1.5-3b --out build/vila
 
 VILA-1.5 is this very architecture; LLaVA-OneVision is it without the downsampler. Weights are renamed, nothing is
 trained; the relaxed tiling, quantization and export then work on them.

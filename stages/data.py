@@ -1,6 +1,6 @@
 """data: makes conversation data. So far `render`: pictures drawn from a seed, with questions and their answers.
 
-bluelm data render --task colour --task shape --out runs/corpus
+bluelm data render --task colour --task shape --out build/corpus
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
 from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.geometry import Grid
-from stages.workshop.corpus.index import INDEX_FILE, CorpusIndex, SplitCount
+from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import Row, write_llava
 from stages.workshop.corpus.rendering.backgrounds import TEXTURES
 from stages.workshop.corpus.rendering.generation import Job, cores, render
@@ -187,6 +187,3 @@ def _tasks(rows: list[Row]) -> Mapping[str, int]:
 
 def _size(out: Path) -> int:
     return sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-
-
-__all__ = ["INDEX_FILE", "GridShare", "RenderConfig", "RenderResult", "plan", "run"]

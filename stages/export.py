@@ -1,6 +1,6 @@
 """export: a checkpoint or a quantized folder becomes ONNX graphs that run without torch (Sec. 3.2–3.4).
 
-    bluelm export runs/int4 --out runs/onnx
+    bluelm export build/int4 --out build/onnx
 
 Four graphs with their weights beside them, the tokenizer, and device.json, which is all the runtime needs to know. Each
 graph is run in onnxruntime and held against torch; the differences go into the manifest.

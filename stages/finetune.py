@@ -1,6 +1,6 @@
 """finetune: stage 2 (Sec. 4, Table 8): everything learns, the tower's lower layers more slowly.
 
-bluelm finetune runs/stage1 --data runs/corpus --recipe tiny/finetune.yaml --out runs/stage2
+bluelm finetune build/stage1 --data build/corpus --recipe tiny/finetune.yaml --out build/stage2
 """
 
 from __future__ import annotations

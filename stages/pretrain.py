@@ -1,7 +1,7 @@
 """pretrain: stage 1 (Sec. 4, Table 7): the connector learns to speak to the language model.
 
-bluelm pretrain --data runs/corpus --preset tiny --recipe tiny/pretrain.yaml --out runs/stage1
-bluelm pretrain --data runs/corpus --from runs/adopted --out runs/stage1
+bluelm pretrain --data build/corpus --preset tiny --recipe tiny/pretrain.yaml --out build/stage1
+bluelm pretrain --data build/corpus --from build/vila --out build/stage1
 """
 
 from __future__ import annotations

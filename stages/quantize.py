@@ -1,6 +1,6 @@
 """quantize: a float checkpoint becomes a folder of INT4 and INT8 weights and scales of an INT8 KV cache (Sec. 3.4).
 
-    bluelm quantize runs/finetuned --data runs/corpus --out runs/int4
+    bluelm quantize build/stage2 --data build/corpus --out build/int4
 
 Weights are streamed tensor by tensor; only the calibration needs the model in memory.
 """
@@ -55,7 +55,7 @@ class QuantizeConfig(RecipeModel):
     Attributes:
         rules: the policy; the first rule that matches a module decides.
         activations: precision of the activations the scheme is meant for, by part; recorded only.
-        kv: int8 calibrates scales for an INT8 cache, float leaves it out.
+        kv: int8 calibrates scales for an INT8 cache, float32 leaves them out.
         scale_dtype: type of the weight scales in the file.
         samples: prompts of the corpus that calibrate.
         error_samples: on how many of them the output error of every layer is measured.

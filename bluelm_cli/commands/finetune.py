@@ -31,7 +31,7 @@ def finetune(
 
     Interrupted, the same command goes on where it stopped.
 
-    Example: bluelm finetune runs/stage1 --data runs/corpus --recipe tiny/finetune.yaml --out runs/stage2
+    Example: bluelm finetune build/stage1 --data build/corpus --recipe tiny/finetune.yaml --out build/stage2
     """
     from stages import finetune as stage
     from stages.artifacts.recipes import load_config

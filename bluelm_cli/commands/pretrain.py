@@ -34,7 +34,7 @@ def pretrain(
 
     Interrupted, the same command goes on where it stopped.
 
-    Example: bluelm pretrain --data runs/corpus --preset tiny --recipe tiny/pretrain.yaml --out runs/stage1
+    Example: bluelm pretrain --data build/corpus --preset tiny --recipe tiny/pretrain.yaml --out build/stage1
     """
     from stages import pretrain as stage
     from stages.artifacts.recipes import load_config

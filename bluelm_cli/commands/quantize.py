@@ -52,7 +52,7 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint: INT8 vision and connector, INT4 language model, INT8 KV cache.
 
-    Example: bluelm quantize runs/finetuned --data runs/corpus --out runs/int4
+    Example: bluelm quantize build/stage2 --data build/corpus --out build/int4
     """
     from stages import quantize as stage
     from stages.artifacts.errors import UsageError

@@ -22,10 +22,12 @@ class Answered:
 
     @property
     def right(self) -> bool:
+        """Whether the model's reply is the right answer."""
         return exact_match(self.reply.text, self.question.truth)
 
     @property
     def guessed_right(self) -> bool:
+        """Whether the baseline's guess is."""
         return exact_match(self.guess, self.question.truth)
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class Score:
 
     @property
     def interval(self) -> Interval:
+        """Wilson's interval of the accuracy, 95 %."""
         return wilson(self.correct, self.questions)
 
     def as_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ TOP_LEVEL = {
     *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt"),
 }
 # What tools and runs leave beside the project's own files; all of it is ignored by git.
-NOT_OURS = {"build", "dist", "demo"}
+NOT_OURS = {"build", "dist", "demo", "tile-preview"}
 
 
 def python_files() -> list[Path]:

@@ -34,10 +34,12 @@ class DecoderShape:
 
     @property
     def query_rows(self) -> int:
+        """Rows of the query projection: all heads beside one another."""
         return self.heads * self.head_dim
 
     @property
     def kv_rows(self) -> int:
+        """Rows of the key projection, and of the value projection."""
         return self.kv_heads * self.head_dim
 
     @property

@@ -47,6 +47,7 @@ class VisionShape:
 
     @property
     def token_side(self) -> int:
+        """Image tokens along one side of a tile; an odd rest counts as one."""
         return -(-self.side // self.downsample)
 
     @property

@@ -138,6 +138,7 @@ def _model_type(folder: Path) -> str | None:
 
 
 def weight_problems(folder: Path, info: dict[str, Any]) -> Iterator[BluelmError]:
+    """What keeps loaded weights from being the model's: missing, unexpected or of another shape (`loading_info`)."""
     remedy = "Use the config.json that belongs to these weights, or make the checkpoint again."
     if missing := info["missing_keys"]:
         yield ModelError(

@@ -22,11 +22,6 @@ def learned_positions(labels: torch.Tensor) -> torch.Tensor:
     return (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)  # [K]
 
 
-def learned_tokens(labels: torch.Tensor) -> int:
-    """How many tokens of labels [B, L] are learned."""
-    return int((labels[:, 1:] != IGNORED).sum())
-
-
 def normalize_tiles(tiles: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Tiles uint8 [T, 3, S, S] → float32 on the same device, to the bit as `stages.device.imaging.crop.normalize`."""
     deviation = 255.0 * torch.tensor(std, dtype=torch.float64)  # [3]

@@ -22,6 +22,7 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
+        """All of them."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
     def as_dict(self) -> dict[str, int]:

@@ -36,6 +36,7 @@ class ParameterPlan:
 
     @property
     def trained(self) -> bool:
+        """Whether it learns at all."""
         return self.learning_rate > 0
 
     @property
