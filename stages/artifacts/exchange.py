@@ -18,7 +18,8 @@ _RENAME_EXCHANGE = 2
 
 def aside_path(target: Path) -> Path:
     """Where the old folder waits while the new one takes its place."""
-    return target.with_name(f".{target.name}.old")
+    whole = Path(os.path.abspath(target))  # noqa: PTH100  (resolve() would follow a link at the target itself)
+    return whole.with_name(f".{whole.name}.bluelm-old")
 
 
 def put_in_place(finished: Path, target: Path) -> None:
@@ -40,6 +41,8 @@ def put_in_place(finished: Path, target: Path) -> None:
 
 def recover(target: Path) -> None:
     """Brings the old folder back where a kill came between the two moves of `put_in_place`."""
+    if not Path(os.path.abspath(target)).name:  # noqa: PTH100
+        return  # the root: nothing is ever written there
     aside = aside_path(target)
     if not aside.exists():
         return

@@ -7,8 +7,6 @@ its manifest last and is then renamed or exchanged.
 from __future__ import annotations
 
 import datetime
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -17,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from stages.artifacts.digest import digest_file, digest_folder, digest_json
-from stages.artifacts.errors import ArtifactError, BluelmError
+from stages.artifacts.errors import ArtifactError
 from stages.artifacts.exchange import put_in_place, recover
+from stages.artifacts.guarding import disk_errors, locked, refuse_here
 from stages.artifacts.kinds import KINDS, MADE_BY
 from stages.artifacts.manifest import (
     MANIFEST_FILE,
@@ -115,8 +114,10 @@ def up_to_date(out: Path, spec: ArtifactSpec, force: bool = False) -> Manifest |
     """The manifest of an output that these inputs and this configuration already made, or None to make it.
 
     Raises:
-        ArtifactError: something else is there and `force` is not set; the message names the difference.
+        ArtifactError: something else is there and `force` is not set (the message names the difference), or the
+            target is the current folder or one above it.
     """
+    refuse_here(out)
     recover(out)
     if not os.path.lexists(out):
         return None
@@ -156,15 +157,18 @@ def create(out: Path, spec: ArtifactSpec, *, force: bool = False, resumable: boo
     up_to_date(out, spec, force=force)
     partial = out.with_name(f".{out.name}.partial")
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    with _disk_errors(out), _locked(out):
+    with disk_errors(out), locked(out):
+        up_to_date(out, spec, force=force)  # again: another writer may have ended between the check and the lock
         resumed = _prepare(partial, spec, resumable)
         draft = Draft(path=partial, resumed=resumed)
         try:
             yield draft
             _finish(draft, spec, started, time.perf_counter() - clock)
-            if out.is_dir() and not any(out.iterdir()):
+            if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
                 out.rmdir()
             put_in_place(partial, out)
+            # Not before: a kill while the files are hashed must find the work resumable.
+            (out / _SPEC_FILE).unlink(missing_ok=True)
         except BaseException:
             if not resumable:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -186,11 +190,10 @@ def _prepare(partial: Path, spec: ArtifactSpec, resumable: bool) -> bool:
 
 def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, seconds: float) -> None:
     """Hashes the files and writes `run.json` and, last, `artifact.json`."""
-    (draft.path / _SPEC_FILE).unlink(missing_ok=True)
     files = {}
     for entry in sorted(draft.path.rglob("*")):
         name = entry.relative_to(draft.path).as_posix()
-        if entry.is_file() and name != RUN_FILE:
+        if entry.is_file() and name not in (RUN_FILE, MANIFEST_FILE, _SPEC_FILE):
             files[name] = FileEntry(size=entry.stat().st_size, sha256=digest_file(entry))
     manifest = Manifest(
         kind=spec.kind,
@@ -208,66 +211,6 @@ def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, second
         stream.write(manifest.model_dump_json(indent=2) + "\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds `.NAME.lock`, so that two processes never write the same target."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.with_name(f".{out.name}.lock")
-    stream = _take_lock(lock, out)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        stream.close()
-
-
-def _take_lock(lock: Path, out: Path) -> IO[str]:
-    """Opens and locks the lock file; once more where its last holder removed it between the two."""
-    while True:
-        stream = lock.open("w")
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.close()
-            raise ArtifactError(
-                f"{out} is being written by another bluelm.",
-                "Two writers would spoil each other's work.",
-                "Wait for it to end, or choose another --out.",
-            ) from error
-        if lock.exists() and os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
-            return stream
-        stream.close()
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Turns a full or read-only disk into an error that says so; errors about other files pass."""
-    try:
-        yield
-    except (BluelmError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        reason = _disk_reason(error, out.parent)
-        if reason is None:
-            raise
-        raise ArtifactError(
-            f"{out} cannot be written: {reason}.",
-            "Nothing was changed: what was there before is still there.",
-            "Free some space or choose another --out.",
-        ) from error
-
-
-def _disk_reason(error: Exception, folder: Path) -> str | None:
-    """The system's words where an error says that this folder cannot be written; None for any other error."""
-    if not isinstance(error, OSError):
-        # safetensors and onnx wrap the system's error in their own; its number stands in the text.
-        return os.strerror(errno.ENOSPC) if f"os error {errno.ENOSPC}" in str(error) else None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return error.strerror
-    here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)
-    return error.strerror if here and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:

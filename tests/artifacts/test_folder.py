@@ -228,3 +228,68 @@ def test_a_refused_write_is_the_users_problem_but_a_refused_read_elsewhere_is_no
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(draft.path / "a.txt"))
     with pytest.raises(PermissionError), create(tmp_path / "out", spec_of()):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/elsewhere/picture.png")
+
+
+def test_an_error_while_the_files_are_hashed_keeps_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr("stages.artifacts.folder.digest_file", refuse)
+        with pytest.raises(ArtifactError, match="No space left"):
+            write(out, spec_of(), resumable=True)
+    with create(out, spec_of(), resumable=True) as draft:
+        assert draft.resumed
+        assert (draft.path / "a.txt").read_text() == "content"
+    assert sorted(path.name for path in out.iterdir()) == ["a.txt", "artifact.json", "run.json"]
+    assert list(read_manifest(out).files) == ["a.txt"]
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "", "../here", "../link/here"])
+def test_the_current_folder_is_no_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(here)
+    for force in (False, True):
+        with pytest.raises(ArtifactError, match="is the current folder or one above it") as caught:
+            up_to_date(Path(name), spec_of(), force=force)
+        assert "--out" in caught.value.fix
+        with pytest.raises(ArtifactError, match="is the current folder or one above it"):
+            write(Path(name), spec_of(), force=force)
+    assert list(here.iterdir()) == []
+    write(Path("inside"), spec_of())
+    monkeypatch.chdir(here / "inside")
+    assert open_artifact(Path(), "corpus").path == Path()
+    recover(Path("/"))
+    assert aside_path(Path()) == here / ".inside.bluelm-old"
+
+
+def test_a_writer_of_another_spec_that_ended_first_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages.artifacts import folder
+
+    out = tmp_path / "out"
+    taken = folder.locked
+
+    def late(target: Path) -> object:
+        monkeypatch.setattr(folder, "locked", taken)
+        write(out, spec_of(count=1), "first")
+        return taken(target)
+
+    monkeypatch.setattr(folder, "locked", late)
+    with pytest.raises(ArtifactError, match="count is 1, not 2"):
+        write(out, spec_of(count=2), "second")
+    assert (out / "a.txt").read_text() == "first"
+    assert leftovers(tmp_path) == []
+
+
+def test_a_link_to_an_empty_folder_is_replaced_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "empty")
+    write(tmp_path / "out", spec_of())
+    assert (tmp_path / "out/a.txt").is_file()
+    assert list((tmp_path / "empty").iterdir()) == []

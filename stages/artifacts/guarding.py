@@ -1,0 +1,89 @@
+"""What stands around a write: the lock of one writer, the refusal of a target that cannot be replaced, disk errors."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from stages.artifacts.errors import ArtifactError, BluelmError
+
+
+def refuse_here(out: Path) -> None:
+    """Refuses a target whose replacement would take the current folder away.
+
+    Raises:
+        ArtifactError: the target is the current folder, one above it, or the root.
+    """
+    whole = Path(os.path.abspath(out))  # noqa: PTH100  (resolve() would follow a link at the target itself)
+    whole = whole.parent.resolve() / whole.name
+    if Path.cwd().is_relative_to(whole):
+        raise ArtifactError(
+            f"{out} is the current folder or one above it.",
+            "An artifact takes the place of its whole folder, and this one is being worked in.",
+            "Name a new folder, as --out FOLDER",
+        )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Holds `.NAME.lock`, so that two processes never write the same target."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.with_name(f".{out.name}.lock")
+    stream = _take_lock(lock, out)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        stream.close()
+
+
+def _take_lock(lock: Path, out: Path) -> IO[str]:
+    """Opens and locks the lock file; once more where its last holder removed it between the two."""
+    while True:
+        stream = lock.open("w")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.close()
+            raise ArtifactError(
+                f"{out} is being written by another bluelm.",
+                "Two writers would spoil each other's work.",
+                "Wait for it to end, or choose another --out.",
+            ) from error
+        if lock.exists() and os.fstat(stream.fileno()).st_ino == lock.stat().st_ino:
+            return stream
+        stream.close()
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """Turns a full or read-only disk into an error that says so; errors about other files pass."""
+    try:
+        yield
+    except (BluelmError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        reason = _disk_reason(error, out.parent)
+        if reason is None:
+            raise
+        raise ArtifactError(
+            f"{out} cannot be written: {reason}.",
+            "Nothing was changed: what was there before is still there.",
+            "Free some space or choose another --out.",
+        ) from error
+
+
+def _disk_reason(error: Exception, folder: Path) -> str | None:
+    """The system's words where an error says that this folder cannot be written; None for any other error."""
+    if not isinstance(error, OSError):
+        # safetensors and onnx wrap the system's error in their own; its number stands in the text.
+        return os.strerror(errno.ENOSPC) if f"os error {errno.ENOSPC}" in str(error) else None
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error.strerror
+    here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)
+    return error.strerror if here and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None
