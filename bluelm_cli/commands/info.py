@@ -55,7 +55,7 @@ def _as_dict(path: Path, manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "bytes": manifest.size,
         **manifest.model_dump(mode="json"),
-        "lineage": [vars(step) for step in lineage(manifest)],
+        "lineage": [vars(step) for step in lineage(manifest, path)],
     }
 
 
@@ -73,7 +73,7 @@ def _show(path: Path, manifest: Manifest) -> None:
     rows += [[f"config: {name}", _short(value)] for name, value in manifest.config.items()]
     rows += [[f"version: {name}", value] for name, value in manifest.versions.items()]
     console.emit_table(str(path), ["what", "value"], rows)
-    steps = lineage(manifest)
+    steps = lineage(manifest, path)
     if steps:
         lines = [["  " * (step.depth - 1) + step.path, step.kind, step.digest[:12], step.state] for step in steps]
         console.emit_table("made from", ["input", "kind", "digest", "now"], lines)

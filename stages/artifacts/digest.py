@@ -20,9 +20,12 @@ def digest_file(path: Path) -> str:
 
 
 def digest_json(value: Any) -> str:
-    """sha256 of a value's canonical JSON (sorted keys, no spaces), in hex."""
+    """sha256 of a value's canonical JSON (sorted keys, no spaces), in hex.
+
+    The bytes of a file name that are not UTF-8 (surrogates, in Python) are hashed as they are.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def digest_folder(path: Path) -> str:

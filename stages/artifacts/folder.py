@@ -28,6 +28,7 @@ from stages.artifacts.manifest import (
     FileEntry,
     Manifest,
     Parent,
+    check_name,
     installed_versions,
     read_manifest,
 )
@@ -194,6 +195,7 @@ def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, second
     for entry in sorted(draft.path.rglob("*")):
         name = entry.relative_to(draft.path).as_posix()
         if entry.is_file() and name not in (RUN_FILE, MANIFEST_FILE, _SPEC_FILE):
+            check_name(entry)
             files[name] = FileEntry(size=entry.stat().st_size, sha256=digest_file(entry))
     manifest = Manifest(
         kind=spec.kind,

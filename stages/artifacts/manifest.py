@@ -6,6 +6,7 @@ Time, host and duration go to `run.json`, outside the digest, so that the same i
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -126,12 +127,28 @@ def is_inside(name: str) -> bool:
     return not (parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name or name in ("", "."))
 
 
+def check_name(path: Path) -> None:
+    """Refuses a path that a manifest, which is JSON, cannot name.
+
+    Raises:
+        ArtifactError: the path is not UTF-8.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise ArtifactError(
+            f"The name of {shown} is not UTF-8.", "The manifest of an artifact cannot name it.", "Rename it."
+        ) from error
+
+
 def parent_of(path: Path) -> Parent:
     """The digest of an input: an artifact by its manifest, a plain folder or a file by its content.
 
     Raises:
-        ArtifactError: there is nothing at that path, or its manifest is broken.
+        ArtifactError: there is nothing at that path, its manifest is broken, or its name is not UTF-8.
     """
+    check_name(path)
     if (path / MANIFEST_FILE).is_file():
         return Parent(path=path.as_posix(), digest=read_manifest(path).digest)
     if path.is_dir():

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stages.artifacts.folder import ArtifactSpec, create
-from stages.artifacts.manifest import parent_of
+from stages.artifacts.manifest import Parent, parent_of
 
 
 def make(out: Path, kind: str = "corpus", parents: tuple[Any, ...] = (), **config: object) -> Path:
-    with create(out, ArtifactSpec(kind, "data render", dict(config), seed=1, parents=parents)) as draft:
+    with create(out, ArtifactSpec(kind, "data render", dict(config), seed=1, parents=parents), force=True) as draft:
         (draft.path / "a.bin").write_bytes(b"12345")
     return out
 
@@ -37,6 +39,42 @@ def test_info_says_when_a_parent_changed_or_left(tmp_path: Path, bluelm: Callabl
     assert bluelm("info", made, "--json").json()["lineage"][0]["state"] == "not on disk"
     make(source, count=2)
     assert bluelm("info", made, "--json").json()["lineage"][0]["state"] == "changed since"
+
+
+def test_a_changed_parent_is_not_followed(tmp_path: Path, bluelm: Callable[..., Any]) -> None:
+    made = make(tmp_path / "made", parents=(Parent(path=str(tmp_path / "made"), digest="0" * 64),))
+    steps = bluelm("info", made, "--json").json()["lineage"]
+    assert [(step["depth"], step["state"]) for step in steps] == [(1, "changed since")]
+
+
+def test_a_damaged_parent_is_said_to_be(tmp_path: Path, bluelm: Callable[..., Any]) -> None:
+    source = make(tmp_path / "source")
+    made = make(tmp_path / "made", "checkpoint", (parent_of(source),))
+    (source / "artifact.json").write_text("{")
+    shown = bluelm("info", made, "--json")
+    assert shown.code == 0
+    assert [(step["kind"], step["state"]) for step in shown.json()["lineage"]] == [("–", "damaged")]
+
+
+def test_relative_parents_are_found_from_any_folder(
+    tmp_path: Path, bluelm: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    project.mkdir()
+    monkeypatch.chdir(project)
+    Path("picture.png").write_bytes(b"picture")
+    source = make(Path("runs/source"), parents=(parent_of(Path("picture.png")),))
+    make(Path("runs/made"), "checkpoint", (parent_of(source),))
+    monkeypatch.chdir(elsewhere)
+    steps = bluelm("info", "../project/runs/made", "--json").json()["lineage"]
+    assert [(step["path"], step["state"]) for step in steps] == [
+        ("runs/source", "unchanged"),
+        ("picture.png", "an input that is no artifact"),
+    ]
+    make(project / "runs/source", count=2)
+    steps = bluelm("info", project / "runs/made", "--json").json()["lineage"]
+    assert [step["state"] for step in steps] == ["not on disk"]
 
 
 def test_info_compares_two(tmp_path: Path, bluelm: Callable[..., Any]) -> None:
