@@ -8,17 +8,17 @@ reuse it. A run that was stopped continues where it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field
 
-from stages.artifacts.digest import digest_file, digest_json
+from stages.artifacts.digest import digest_file
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
-from stages.artifacts.manifest import MANIFEST_FILE, Parent, parent_of
+from stages.artifacts.manifest import parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.device.contract.device_config import DeviceConfig, read_device_config
 from stages.device.contract.feature_files import (
@@ -33,7 +33,7 @@ from stages.device.contract.feature_files import (
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.reading import completed, make_all
-from stages.device.imaging.sources import Picture, list_pictures
+from stages.device.imaging.sources import Picture, list_pictures, parent_of_pictures
 from stages.device.imaging.tiling import Tiling, plan_tiling
 from stages.device.runtime.encoder import ImageEncoder, Tiles
 from stages.device.runtime.pictures import picture_bytes, tile_picture
@@ -200,7 +200,7 @@ def run(
         config.kind,
         "encode",
         config.model_dump(mode="json", include={"batch", "before_connector"}),
-        parents=(parent_of(model), *(_parent(path, digests) for path in inputs)),
+        parents=(parent_of(model), *(parent_of_pictures(path, digests) for path in inputs)),
     )
     names: dict[str, list[str]] = {}
     first: dict[str, EncodedImage] = {}
@@ -225,7 +225,8 @@ def run(
 def _encode(draft: Draft, result: EncodeResult, device: DeviceConfig, config: EncodeConfig) -> Steps[EncodeResult]:
     """Encodes what an earlier run did not, one file per picture."""
     done = [image for image in result.images if (draft.path / feature_file(str(image.sha256))).is_file()]
-    to_do = [image for image in result.images if image not in done]
+    finished = {image.sha256 for image in done}
+    to_do = [image for image in result.images if image.sha256 not in finished]
     if done:
         yield Notice(f"{len(done)} of {len(result.images)} pictures were encoded before; going on from there")
     if not to_do:
@@ -281,11 +282,3 @@ def _image(
     else:
         values = tiling.tokens * device.decoder.hidden_size
     return EncodedImage(picture, tiling, values * DTYPES[config.kind].itemsize, digest)
-
-
-def _parent(path: Path, digests: Mapping[Path, str]) -> Parent:
-    """An input's digest: an artifact's own; elsewhere that of the pictures it names, whatever else lies beside them."""
-    if (path / MANIFEST_FILE).is_file():
-        return parent_of(path)
-    named = [[picture.name, digests[picture.path]] for picture in list_pictures([path])]
-    return Parent(path=path.as_posix(), digest=digest_json(named))

@@ -6,16 +6,15 @@ broken picture would be worth nothing; `plan` reads headers alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stages.artifacts.digest import digest_file, digest_json
+from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
-from stages.artifacts.manifest import MANIFEST_FILE, Parent, parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.crop import padding_colour
 from stages.device.imaging.decisions import Decision, decide
@@ -23,7 +22,7 @@ from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.presets import DEFAULT_PRESET, imaging_preset
 from stages.device.imaging.reading import completed, make_all
-from stages.device.imaging.sources import Picture, list_pictures
+from stages.device.imaging.sources import Picture, list_pictures, parent_of_pictures
 from stages.device.imaging.spec import Alpha, Count, GridSide, Resample, RuleName, TileBudget, TilingSpec
 from stages.device.imaging.writing import Cutting, draw_previews, write_tiles
 
@@ -188,7 +187,7 @@ def _tile_into(
     result = _decide(config, pictures, [size for size, _ in scanned], out, compare)
     digests = [digest for _, digest in scanned]
     by_path = {picture.path: digest for picture, digest in zip(pictures, digests, strict=True)}
-    parents = tuple(_parent(path, by_path) for path in inputs)
+    parents = tuple(parent_of_pictures(path, by_path) for path in inputs)
     spec = ArtifactSpec("tiles", "tile", config.model_dump(mode="json"), parents=parents)
     if up_to_date(out, spec, force=force) is not None:
         yield Notice(f"{out} is up to date")
@@ -211,11 +210,3 @@ def _scan(pictures: Sequence[Picture], threads: int | None) -> Steps[list[tuple[
     except BluelmError:
         yield from make_all("checking", lambda picture: check_image(picture.path), pictures, threads)
         raise
-
-
-def _parent(path: Path, digests: Mapping[Path, str]) -> Parent:
-    """An input's digest: an artifact's own; elsewhere that of the pictures it names, whatever else lies beside them."""
-    if (path / MANIFEST_FILE).is_file():
-        return parent_of(path)
-    named = [[picture.name, digests[picture.path]] for picture in list_pictures([path])]
-    return Parent(path=path.as_posix(), digest=digest_json(named))

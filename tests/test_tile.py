@@ -227,3 +227,13 @@ def test_alpha_zero_is_said_to_be_no_llava_next(photos: Path, rule: str, compare
     notices = [event for event in tile.run(config, [photos]) if isinstance(event, Notice)]
     assert bool(notices) == warned
     assert all("not LLaVA-NeXT" in notice.text and notice.level == "warning" for notice in notices)
+
+
+def test_an_output_inside_the_input_is_not_tiled(photos: Path) -> None:
+    config, out = TINY.model_copy(update={"preview": True}), photos / "tiles"
+    first = run(config, photos, out=out, preview_to=photos / "drawn")
+    before = (out / "artifact.json").read_bytes()
+    events = list(tile.run(config, [photos], out=out, preview_to=photos / "drawn"))
+    assert any(isinstance(event, Notice) and "up to date" in event.text for event in events)
+    assert len(result_of(iter(events)).images) == len(first.images) == len(SIZES)
+    assert (out / "artifact.json").read_bytes() == before

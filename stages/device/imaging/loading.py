@@ -6,6 +6,7 @@ Every function opens the file once and leaves no global state of Pillow changed.
 from __future__ import annotations
 
 import io
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -84,19 +85,35 @@ def check_image(path: Path) -> Size:
         return size
 
 
+def read_software(path: Path) -> str | None:
+    """The program that a picture says it was written by, from its header alone.
+
+    Raises:
+        ImageError: as `read_size`.
+    """
+    with _opened(_regular_file(path), str(path)) as image:
+        software = image.info.get("Software")
+        return software if isinstance(software, str) else None
+
+
 def _regular_file(path: Path) -> Path:
     """Refuses what is no file before anything opens it: a pipe would block for ever.
 
     Raises:
-        ImageError: absent, or a folder, pipe or device.
+        ImageError: absent, out of reach, or a folder, pipe or device.
     """
-    if path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist.", "There is no picture to read.", "Check the path.") from None
+    except (OSError, ValueError) as error:  # no permission on a folder above it, a name too long, a NUL in it
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ImageError(f"{path} cannot be read: {why}.", "It is an input.", "Check its path and rights.") from error
+    if stat.S_ISREG(mode):
         return path
-    if path.is_dir():
+    if stat.S_ISDIR(mode):
         raise ImageError(f"{path} is a folder.", "A picture is needed here.", "Name a picture inside it.")
-    if path.exists():
-        raise ImageError(f"{path} is not a regular file.", "A picture is needed here.", "Name a picture file.")
-    raise ImageError(f"{path} does not exist.", "There is no picture to read.", "Check the path.")
+    raise ImageError(f"{path} is not a regular file.", "A picture is needed here.", "Name a picture file.")
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from stages.artifacts.errors import ImageError
 from stages.device.imaging.geometry import Box, Size
+from stages.device.imaging.loading import read_software
 from stages.device.imaging.tiling import Tiling
 
 # Longest and shortest sides that the canvas is drawn with, in pixels.
@@ -82,9 +84,8 @@ def save_preview(drawing: Image.Image, path: Path) -> None:
 def is_preview(path: Path) -> bool:
     """Whether a file is a preview that we wrote."""
     try:
-        with Image.open(path) as image:
-            return bool(image.info.get("Software") == SOFTWARE)
-    except (OSError, SyntaxError, ValueError):
+        return read_software(path) == SOFTWARE
+    except ImageError:
         return False
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import BluelmError, DataError, ImageError, raise_all
 from stages.artifacts.folder import open_artifact
-from stages.artifacts.manifest import MANIFEST_FILE
+from stages.artifacts.manifest import MANIFEST_FILE, Parent, parent_of
+from stages.device.imaging.preview import is_preview
 
 # What a folder is searched for; a picture named by itself may have any name.
 PICTURE_SUFFIXES = frozenset(
@@ -33,10 +36,13 @@ class Picture:
 def list_pictures(inputs: Sequence[Path]) -> list[Picture]:
     """All pictures the inputs name, in order; each file once per input.
 
+    A picture named by itself is not looked at: whatever is wrong with it is told with the other broken ones, by whoever
+    reads them.
+
     Raises:
         DataError: a JSON that is not LLaVA's, or names pictures outside its folder.
         ArtifactError: an artifact that is no corpus, or a damaged one.
-        ImageError: a folder without pictures; all problems together.
+        ImageError: a folder without pictures, or one that cannot be listed; all problems together.
     """
     pictures: list[Picture] = []
     problems: list[BluelmError] = []
@@ -49,32 +55,75 @@ def list_pictures(inputs: Sequence[Path]) -> list[Picture]:
     return pictures
 
 
+def parent_of_pictures(path: Path, digests: Mapping[Path, str]) -> Parent:
+    """An input's digest: an artifact's own; elsewhere that of the pictures it names, whatever else lies beside them.
+
+    Args:
+        path: a picture, a folder of pictures, a LLaVA JSON or a corpus folder.
+        digests: of all pictures it names, by `Picture.path`.
+    """
+    if _is_artifact(path):
+        return parent_of(path)
+    named = [[picture.name, digests[picture.path]] for picture in list_pictures([path])]
+    return Parent(path=path.as_posix(), digest=digest_json(named))
+
+
 def _pictures_of(path: Path) -> list[Picture]:
-    if path.is_dir():
-        if (path / MANIFEST_FILE).is_file():
+    if _is(path, Path.is_dir):
+        if _is_artifact(path):
             open_artifact(path, "corpus")
-        corpus = [path / name for name in _CORPUS_FILES if (path / name).is_file()]
+        corpus = [path / name for name in _CORPUS_FILES if _is(path / name, Path.is_file)]
         return _unique(item for file in corpus for item in _in_json(file)) if corpus else _in_folder(path)
-    if path.suffix.lower() == ".json" and path.is_file():
+    if path.suffix.lower() == ".json" and _is(path, Path.is_file):
         return _unique(_in_json(path))
     return [Picture(path, path.name)]
 
 
 def _in_folder(folder: Path) -> list[Picture]:
-    """Pictures below a folder by their suffix, sorted by name; hidden ones are left out."""
+    """Pictures below a folder by their suffix, sorted by name.
+
+    Hidden ones are left out, and so is what bluelm made: folders that are artifacts, and previews.
+    """
+    problems: list[BluelmError] = []
+
+    def refuse(error: OSError) -> None:
+        what = f"{error.filename or folder} cannot be listed: {error.strerror}."
+        problems.append(ImageError(what, "Its pictures cannot be found.", "Check its rights, or move it away."))
+
     found = []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if path.suffix.lower() in PICTURE_SUFFIXES and not hidden and path.is_file():
-            found.append(Picture(path, inside.as_posix()))
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        here = Path(where)
+        folders[:] = [name for name in folders if not name.startswith(".") and not _is_artifact(here / name)]
+        found += [here / name for name in files if not name.startswith(".") and _is_picture(here / name)]
+    raise_all(problems)
     if not found:
         raise ImageError(
             f"{folder} holds no pictures.",
-            f"It was searched, with its folders, for {', '.join(sorted(PICTURE_SUFFIXES))}.",
+            f"It was searched, with its folders, for {', '.join(sorted(PICTURE_SUFFIXES))}; "
+            "previews and folders that bluelm made do not count.",
             "Name a folder with pictures, or the pictures themselves.",
         )
-    return found
+    return [Picture(path, path.relative_to(folder).as_posix()) for path in sorted(found)]
+
+
+def _is_artifact(folder: Path) -> bool:
+    return _is(folder / MANIFEST_FILE, Path.is_file)
+
+
+def _is(path: Path, what: Callable[[Path], bool], unknown: bool = False) -> bool:
+    """`unknown` where the system does not say: a name too long, a folder without rights. Reading it tells more."""
+    try:
+        return what(path)
+    except OSError:
+        return unknown
+
+
+def _is_picture(path: Path) -> bool:
+    """By its suffix; links that lead nowhere and previews are none."""
+    suffix = path.suffix.lower()
+    if suffix not in PICTURE_SUFFIXES or not _is(path, Path.is_file, unknown=True):
+        return False
+    return suffix != ".png" or not is_preview(path)
 
 
 def _in_json(file: Path) -> list[Picture]:

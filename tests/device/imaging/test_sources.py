@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from stages.artifacts.errors import BluelmError, DataError, ImageError
-from stages.device.imaging.sources import list_pictures
+from stages.device.imaging.loading import read_size
+from stages.device.imaging.preview import save_preview
+from stages.device.imaging.reading import completed, make_all
+from stages.device.imaging.sources import list_pictures, parent_of_pictures
 
 
 def picture(path: Path) -> Path:
@@ -92,3 +97,64 @@ def test_the_published_llava_rows(data_dir: Path) -> None:
     pictures = list_pictures([data_dir / "llava_format" / "llava_v1_5_mix200.json"])
     assert 100 < len(pictures) <= 200
     assert all(item.path.is_relative_to(data_dir / "llava_format") for item in pictures)
+
+
+def test_what_bluelm_made_is_no_input(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "made" / "deep" / "b.png")
+    (tmp_path / "made" / "artifact.json").write_text("{}")
+    (tmp_path / "drawn").mkdir()
+    save_preview(Image.new("RGB", (4, 4)), tmp_path / "drawn" / "a.relaxed.png")
+    assert names(tmp_path) == ["a.png"]
+    assert names(tmp_path / "drawn" / "a.relaxed.png") == ["a.relaxed.png"], "named by itself it is wanted"
+    with pytest.raises(ImageError, match="holds no pictures") as caught:
+        list_pictures([tmp_path / "drawn"])
+    assert "previews" in str(caught.value)
+
+
+def test_a_name_too_long_is_left_to_the_reader(tmp_path: Path) -> None:
+    long, absent = tmp_path / ("x" * 300 + ".png"), tmp_path / "absent.png"
+    pictures = list_pictures([long, absent])
+    assert [item.path for item in pictures] == [long, absent]
+    with pytest.raises(BluelmError) as caught:
+        completed(make_all("reading", lambda item: read_size(item.path), pictures))
+    assert [type(problem) for problem in caught.value.problems] == [ImageError, ImageError]
+    assert "File name too long" in caught.value.problems[0].what
+    assert "absent.png does not exist" in caught.value.problems[1].what
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "locked" / "b.png")
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ImageError, match="locked cannot be listed: Permission denied"):
+        list_pictures([tmp_path])
+
+
+def test_a_file_out_of_reach_is_listed_so_that_reading_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, stat = picture(tmp_path / "a.png"), Path.stat
+
+    def refuse(self: Path, **options: Any) -> os.stat_result:
+        if self == path:
+            raise PermissionError(13, "Permission denied", str(self))
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert names(tmp_path) == ["a.png"]
+    with pytest.raises(ImageError, match=r"a.png cannot be read: Permission denied"):
+        read_size(path)
+
+
+def test_a_parents_digest_follows_the_pictures_alone(tmp_path: Path) -> None:
+    path = picture(tmp_path / "a.png")
+    before = parent_of_pictures(tmp_path, {path: "1"})
+    (tmp_path / "notes.txt").write_text("beside it")
+    assert parent_of_pictures(tmp_path, {path: "1"}) == before
+    assert parent_of_pictures(tmp_path, {path: "2"}).digest != before.digest
