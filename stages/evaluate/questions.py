@@ -1,7 +1,9 @@
 """Questions with known answers, read from a corpus in LLaVA's JSON.
 
 Every human turn with the reply after it is one question, asked on its own: a question that needs an earlier turn of
-its conversation cannot be scored this way. A row's pictures belong to all of its questions.
+its conversation cannot be scored this way. A row's pictures belong to all of its questions. A system turn at the start
+is left out: models are asked with the prompt of their own template. `task` is one for the row or a list, one per
+question.
 """
 
 from __future__ import annotations
@@ -81,20 +83,35 @@ def _questions(path: Path, number: int, row: Any) -> Iterator[Question]:
         raise refuse("not an object")
     pictures = _pictures(path, row, refuse)
     turns = row.get("conversations")
+    if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and turns[0].get("from") == "system":
+        turns = turns[1:]
     if not isinstance(turns, list) or not turns or len(turns) % 2:
         raise refuse("`conversations` is not a list of question and answer in turn")
     name = str(row.get("id", number))
+    tasks = _tasks(row, len(turns) // 2, refuse)
     for index in range(0, len(turns), 2):
         asked = _said(turns[index], ("human", "user"), refuse)
         replied = _said(turns[index + 1], ("gpt", "assistant"), refuse)
         text = re.sub(rf"\s*{IMAGE_MARK}\s*", "\n", asked).strip()
         label = name if len(turns) == 2 else f"{name}/{index // 2}"
-        yield Question(label, pictures, text, replied.strip(), str(row.get("task", NO_TASK)))
+        yield Question(label, pictures, text, replied.strip(), tasks[index // 2])
+
+
+def _tasks(row: Mapping[str, Any], questions: int, refuse: Callable[[str], DataError]) -> list[str]:
+    """The task of each question."""
+    given = row.get("task")
+    if given is None or isinstance(given, str):
+        return [given or NO_TASK] * questions
+    if not isinstance(given, list) or not all(isinstance(task, str) and task for task in given):
+        raise refuse("`task` is neither a name nor a list of names")
+    if len(given) != questions:
+        raise refuse(f"`task` names {len(given)} tasks for {questions} questions")
+    return given
 
 
 def _pictures(path: Path, row: Mapping[str, Any], refuse: Callable[[str], DataError]) -> tuple[Path, ...]:
-    given = row.get("image", [])
-    names = [given] if isinstance(given, str) else given
+    given = row.get("image")
+    names = [given] if isinstance(given, str) else [] if given is None else given
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise refuse("`image` is neither a file name nor a list of them")
     for name in names:

@@ -11,6 +11,7 @@ import pytest
 
 from stages.artifacts.errors import DataError
 from stages.evaluate.questions import Question, read_questions
+from stages.workshop.corpus.llava import Row, Turn, write_llava
 
 
 def write(folder: Path, rows: Any, split: str = "heldout") -> Path:
@@ -46,6 +47,31 @@ def test_a_text_row_has_no_picture(tmp_path: Path, row: Callable[..., dict[str, 
     assert read_questions(write(tmp_path, [text_only]), "heldout")[0].pictures == ()
 
 
+def conversation(*said: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(said)]
+
+
+def test_each_question_has_its_own_task(tmp_path: Path) -> None:
+    turns = conversation("Colour?", "red", "How many?", "2")
+    rows = [{"task": ["colour", "count"], "conversations": turns}, {"task": "both", "conversations": turns}]
+    tasks = [question.task for question in read_questions(write(tmp_path, rows), "heldout")]
+    assert tasks == ["colour", "count", "both", "both"]
+
+
+def test_rows_of_the_corpus_writer_keep_their_tasks(tmp_path: Path) -> None:
+    turns = tuple(
+        Turn(role, text) for role, text in zip(("user", "assistant") * 2, ("A?", "a", "B?", "b"), strict=True)
+    )
+    write_llava(tmp_path / "train.json", [Row("r", turns, tasks=("one", "two"))])
+    assert [question.task for question in read_questions(tmp_path, "train")] == ["one", "two"]
+
+
+def test_a_system_turn_at_the_start_is_no_question(tmp_path: Path) -> None:
+    turns = [{"from": "system", "value": "Be brief."}, *conversation("Sure?", "yes")]
+    row = {"id": "s", "image": None, "conversations": turns}
+    assert read_questions(write(tmp_path, [row]), "heldout") == [Question("s", (), "Sure?", "yes", "general")]
+
+
 def test_no_rows_are_no_questions(tmp_path: Path) -> None:
     assert read_questions(write(tmp_path, []), "heldout") == []
 
@@ -59,6 +85,12 @@ def test_no_rows_are_no_questions(tmp_path: Path) -> None:
         ([{"image": "a.png", "conversations": [{"from": "human", "value": "x"}]}], "row 0: `conversations`"),
         ([{"image": 3, "conversations": []}], "row 0: `image`"),
         ([{"image": "../a.png", "conversations": []}], "outside the corpus"),
+        ([{"conversations": [{"from": "system", "value": "x"}]}], "row 0: `conversations`"),
+        (
+            [{"task": ["a", "b"], "conversations": conversation("x", "y")}],
+            "row 0: `task` names 2 tasks for 1 questions",
+        ),
+        ([{"task": {"a": 1}, "conversations": conversation("x", "y")}], "row 0: `task` is neither"),
         (
             [{"image": "a.png", "conversations": [{"from": "gpt", "value": "x"}, {"from": "gpt", "value": "x"}]}],
             "'human'",
