@@ -5,7 +5,9 @@ Exit codes: 0 done; 1 our fault (`--debug` shows the traceback); 2 the user can 
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Iterator, MutableMapping
 from typing import Annotated, Any
@@ -14,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from bluelm_cli import console
-from stages.artifacts.errors import BluelmError
+from stages.artifacts.errors import BluelmError, UsageError
 
 # In the order of the pipeline. A command's module and function have its name.
 COMMANDS = (
@@ -34,6 +36,21 @@ COMMANDS = (
 
 EXIT_BUG = 1
 EXIT_USER = 2
+
+# What the system says of a path that the user can change; other errors of the system are ours.
+PATH_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
 
 
 def _load(name: str) -> Any:
@@ -131,5 +148,21 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if (problem := _path_problem(error)) is not None:
+            console.show_error(problem)
+            sys.exit(EXIT_USER)
         console.show_bug(error)
         sys.exit(EXIT_BUG)
+
+
+def _path_problem(error: Exception) -> UsageError | None:
+    """The three beats of a path that the system refuses; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in PATH_ERRORS:
+        return None
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return None
+    return UsageError(
+        f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}.",
+        "The command needs this path.",
+        "Check the path and its rights.",
+    )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Recipe, Seed, Set, Threads
+from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Seed, Set, Threads
 from bluelm_cli.training_report import require_out, show_plan, show_result
 
 
@@ -17,7 +17,12 @@ def finetune(
     data: Annotated[Path, typer.Option("--data", help="The corpus to learn from.")],
     out: Out = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
-    recipe: Recipe = "finetune.yaml",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", help="A YAML recipe: a file, or one that comes with bluelm.", show_default="finetune.yaml"
+        ),
+    ] = None,
     sets: Set = None,
     seed: Seed = None,
     threads: Threads = None,
@@ -34,11 +39,12 @@ def finetune(
     Example: bluelm finetune build/stage1 --data build/corpus --recipe tiny/finetune.yaml --out build/stage2
     """
     from stages import finetune as stage
-    from stages.artifacts.recipes import load_config
+    from stages.artifacts.recipes import load_config, shipped_recipe
     from stages.workshop.training.machine import Machine
     from stages.workshop.training.processes import is_main
 
-    config = load_config(stage.FinetuneConfig, recipe, sets or (), {"seed": seed, "dtype": dtype})
+    flags = {"seed": seed, "dtype": dtype}
+    config = load_config(stage.FinetuneConfig, recipe or shipped_recipe("finetune.yaml"), sets or (), flags)
     inputs = stage.inputs(checkpoint, data, tiles=tiles, machine=Machine(device=device, threads=threads))
     if dry_run:
         show_plan(stage.plan(config, inputs).as_dict(), as_json)

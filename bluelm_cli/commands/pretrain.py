@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Recipe, Seed, Set, Threads
+from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Seed, Set, Threads
 from bluelm_cli.training_report import require_out, show_plan, show_result
 
 
@@ -20,7 +20,12 @@ def pretrain(
     vision: Annotated[Path | None, typer.Option("--vision", help="Start from this SigLIP folder (with --llm).")] = None,
     llm: Annotated[Path | None, typer.Option("--llm", help="Start from this language model's folder.")] = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
-    recipe: Recipe = "pretrain.yaml",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", help="A YAML recipe: a file, or one that comes with bluelm.", show_default="pretrain.yaml"
+        ),
+    ] = None,
     sets: Set = None,
     seed: Seed = None,
     threads: Threads = None,
@@ -37,12 +42,12 @@ def pretrain(
     Example: bluelm pretrain --data build/corpus --preset tiny --recipe tiny/pretrain.yaml --out build/stage1
     """
     from stages import pretrain as stage
-    from stages.artifacts.recipes import load_config
+    from stages.artifacts.recipes import load_config, shipped_recipe
     from stages.workshop.training.machine import Machine
     from stages.workshop.training.processes import is_main
 
     flags = {"preset": preset, "seed": seed, "dtype": dtype}
-    config = load_config(stage.PretrainConfig, recipe, sets or (), flags)
+    config = load_config(stage.PretrainConfig, recipe or shipped_recipe("pretrain.yaml"), sets or (), flags)
     inputs = stage.inputs(
         config,
         data,

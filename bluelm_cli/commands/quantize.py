@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Recipe, Set, Threads
+from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Set, Threads
 
 if TYPE_CHECKING:
     from stages.quantize import QuantizePlan, QuantizeResult
@@ -36,7 +36,12 @@ def quantize(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A float checkpoint.")],
     data: Annotated[Path | None, typer.Option("--data", help="A corpus: real prompts to calibrate with.")] = None,
     out: Out = None,
-    recipe: Recipe = "quantize.yaml",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", help="A YAML recipe: a file, or one that comes with bluelm.", show_default="quantize.yaml"
+        ),
+    ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Prompts to calibrate with.")] = None,
     kv: Annotated[Kv | None, typer.Option("--kv", help="KV cache: int8 (calibrated scales) or float32.")] = None,
     part: Annotated[
@@ -56,10 +61,10 @@ def quantize(
     """
     from stages import quantize as stage
     from stages.artifacts.errors import UsageError
-    from stages.artifacts.recipes import load_config
+    from stages.artifacts.recipes import load_config, shipped_recipe
 
     flags = {"samples": samples, "kv": kv and kv.value, "part": part and part.value, "dtype": dtype}
-    config = load_config(stage.QuantizeConfig, recipe, sets or (), flags)
+    config = load_config(stage.QuantizeConfig, recipe or shipped_recipe("quantize.yaml"), sets or (), flags)
     if dry_run:
         _show_plan(stage.plan(config, checkpoint), as_json)
         return

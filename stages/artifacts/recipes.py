@@ -84,6 +84,20 @@ def recipe_path(name: str | Path) -> Path:
     )
 
 
+def shipped_recipe(name: str) -> Path:
+    """A recipe that comes with bluelm, whatever the current folder holds: what a command runs without --recipe.
+
+    Raises:
+        RecipeError: this installation lacks it.
+    """
+    path = recipes_folder() / name
+    if not path.is_file():
+        raise RecipeError(
+            f"The recipe {name} is missing from {recipes_folder()}.", "It comes with bluelm.", "Install bluelm again."
+        )
+    return path
+
+
 def read_yaml(path: Path) -> Any:
     """Reads one YAML document.
 

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.artifacts.errors import ProblemsError, RecipeError
-from stages.artifacts.recipes import RecipeModel, load_config, merge, parse_set, read_recipe, read_yaml, recipe_path
+from stages.artifacts.recipes import (
+    RecipeModel,
+    load_config,
+    merge,
+    parse_set,
+    read_recipe,
+    read_yaml,
+    recipe_path,
+    shipped_recipe,
+)
 
 
 class Optimizer(RecipeModel):
@@ -100,6 +109,15 @@ def test_an_unknown_recipe_lists_what_there_is() -> None:
     with pytest.raises(RecipeError, match=r"no recipe nothing\.yaml") as caught:
         recipe_path("nothing.yaml")
     assert "Recipes that come with bluelm" in caught.value.fix
+
+
+def test_a_shipped_recipe_is_not_the_one_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "quantize.yaml", "samples: 1")
+    assert recipe_path("quantize.yaml").resolve() == tmp_path / "quantize.yaml"
+    assert read_recipe(shipped_recipe("quantize.yaml")) != {"samples": 1}
+    with pytest.raises(RecipeError, match=r"nothing\.yaml is missing"):
+        shipped_recipe("nothing.yaml")
 
 
 plain = st.dictionaries(st.sampled_from("abc"), st.integers() | st.dictionaries(st.sampled_from("xy"), st.integers()))
