@@ -71,6 +71,8 @@ def bluelm(capfd: pytest.CaptureFixture[str]) -> Callable[..., Completed]:
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported tiny model that can be asked: one layer each, random INT8 and INT4 weights, INT8 KV cache."""
     from stages.artifacts.folder import ArtifactSpec, create
+    from stages.device.imaging.presets import ImagingPreset
+    from stages.device.imaging.spec import TilingSpec
     from stages.workshop.graph.random_model import write_random_model
     from stages.workshop.model.presets import preset_config
     from stages.workshop.model.tokenizer import train_tokenizer
@@ -81,7 +83,11 @@ def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = preset_config(
         "tiny", vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, text_layers=1, vision_layers=1
     )
+    # An odd grid of 7×7 patches, as so400m/14-384 has one of 27×27.
+    imaging = ImagingPreset(TilingSpec(tile_size=112, tokens_per_tile=16), patch_size=16)
+    config.vision_config.image_size, config.vision_config.patch_size = 112, 16
     with create(folder / "onnx", ArtifactSpec(kind="onnx", stage="export", config={})) as draft:
-        for _ in write_random_model("tiny", draft.path, config=config, tokenizer=folder / "tokenizer"):
+        copied = {"tokenizer": folder / "tokenizer", "imaging": imaging}
+        for _ in write_random_model("tiny", draft.path, config=config, **copied):
             pass
     return folder / "onnx"

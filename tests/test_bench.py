@@ -29,7 +29,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint artifact of one layer each, random weights, with its processor."""
     import torch
 
-    from stages.device.imaging.presets import imaging_preset
+    from stages.device.imaging.presets import ImagingPreset
+    from stages.device.imaging.spec import TilingSpec
     from stages.workshop.model.checkpoint import save_checkpoint
     from stages.workshop.model.image_processing import BlueLMVImageProcessor
     from stages.workshop.model.presets import build_model, preset_config
@@ -45,13 +46,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text_layers=1,
         vision_layers=1,
     )
+    # An odd grid of 7×7 patches, as so400m/14-384 has one of 27×27.
+    imaging = ImagingPreset(TilingSpec(tile_size=112, tokens_per_tile=16), patch_size=16)
+    config.vision_config.image_size, config.vision_config.patch_size = 112, 16
     model = build_model(config, seed=1)
     with torch.no_grad():
         # As initialised, a tied head only repeats its input; larger layers make answers depend on the picture.
         for weight in model.parameters():
             if weight.ndim == 2 and weight is not model.get_input_embeddings().weight:
                 weight.mul_(4)
-    processor = BlueLMVProcessor(BlueLMVImageProcessor.from_preset(imaging_preset("tiny")), tokenizer)
+    processor = BlueLMVProcessor(BlueLMVImageProcessor.from_preset(imaging), tokenizer)
     out = tmp_path_factory.mktemp("models") / "float"
     with create(out, ArtifactSpec(kind="checkpoint", stage="finetune", config={})) as draft:
         save_checkpoint(model, processor, draft.path)

@@ -69,7 +69,7 @@ def checkpoint(source: Path, tmp_path: Path) -> Path:
 def quantized_source(source: Path) -> Path:
     """The same in the paper's precisions, with scales for an INT8 cache."""
     folder = source.with_name("quantized")
-    result_of(quantize(QuantizeConfig(rules=RULES, kv="float"), source, None, folder))
+    result_of(quantize(QuantizeConfig(rules=RULES, kv="float32"), source, None, folder))
     (folder / "artifact.json").unlink()
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["bluelm"]["kv"] = "int8"
@@ -91,9 +91,9 @@ def test_a_checkpoint_becomes_a_folder_that_describes_itself(source: Path, tmp_p
     assert result["bytes"] == sum(result["files"].values())
     assert not [name for name in result["files"] if name.startswith("exact.")]
     device = read_device_config(tmp_path / "onnx")
-    assert device.name == "bluelm-v-2.4m"
+    assert device.name == "bluelm-v-0.7m"
     assert (device.decoder.max_context, device.decoder.kv_dtype) == (2048, "float32")
-    assert device.vision.tokens_per_tile == device.tiling.tokens_per_tile == 16
+    assert device.vision.tokens_per_tile == device.tiling.tokens_per_tile == 9
     assert device.prompt.image_token == "<image>"
     tokens = json.loads((source / "tokenizer.json").read_text())["added_tokens"]
     ids = {token["content"]: token["id"] for token in tokens}

@@ -109,7 +109,7 @@ def test_the_closing_table_has_every_form(work: Path, bluelm: Run) -> None:
         (["finetune", "corpus", "--recipe", "tiny/finetune.yaml", "--data", "corpus", "--out", "x"], "bluelm pretrain"),
         (["quantize", "onnx", "--data", "corpus", "--out", "x"], "bluelm pretrain"),
         (["export", "corpus", "--out", "x"], "bluelm quantize"),
-        (["chat", "stage2", "--image", "corpus", "--prompt", "?"], "bluelm export"),
+        (["chat", "stage2", "--prompt", "?"], "bluelm export"),
         (["bench", "int4"], "bluelm export"),
         (["encode", "tiles", "corpus", "--out", "x"], "bluelm export"),
     ],

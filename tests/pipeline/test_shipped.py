@@ -30,8 +30,8 @@ def test_it_answers_held_out_questions_drawn_from_another_seed(shipped: Path, tm
     assert done.code == 0, done.err
     tasks = done.json()["tasks"]
     assert {name: tasks[name]["questions"] for name in ("colour", "shape")} == {"colour": 100, "shape": 100}
-    assert tasks["colour"]["right"] >= 93
-    assert tasks["shape"]["right"] >= 80
+    assert tasks["colour"]["correct"] >= 93
+    assert tasks["shape"]["correct"] >= 80
 
 
 def test_it_runs_where_no_model_is_named(tmp_path: Path, bluelm: Run, data_dir: Path) -> None:

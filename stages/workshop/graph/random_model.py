@@ -12,7 +12,7 @@ from stages.artifacts.events import Progress
 from stages.device.contract.device_config import PromptSpec
 from stages.device.contract.kv_scales import KvScales
 from stages.device.contract.names import CHAT_TEMPLATE_FILE, TOKENIZER_FILE
-from stages.device.imaging.presets import imaging_preset
+from stages.device.imaging.presets import ImagingPreset, imaging_preset
 from stages.workshop.graph.device_files import device_config, write_device_files
 from stages.workshop.graph.graphs import GraphOptions, write_graphs
 from stages.workshop.graph.random_weights import PAPER_RULES, RandomWeights
@@ -36,12 +36,13 @@ def write_random_model(
     options: GraphOptions | None = None,
     tokenizer: Path | None = None,
     config: BlueLMVConfig | None = None,
+    imaging: ImagingPreset | None = None,
     seed: int = 0,
 ) -> Iterator[Progress]:
     """Writes the graphs, device.json, genai_config.json and kv_scales.json of a preset into an existing folder.
 
     Args:
-        preset: `bluelm-v-3b` or `tiny`; also names the picture processor.
+        preset: `bluelm-v-3b` or `tiny`; also names the picture processor, unless `imaging` is given.
         out: the folder, which must exist.
         layers: decoder layers instead of the preset's.
         vision_layers: tower layers instead of the preset's.
@@ -51,6 +52,7 @@ def write_random_model(
         tokenizer: a folder with tokenizer.json (and chat_template.jinja) to copy; without one the folder can be
             benched but not talked to.
         config: the model's configuration instead of the preset's (vocabulary and special tokens of the tokenizer).
+        imaging: how its pictures are cut, where `config` has other tiles than the preset.
         seed: same seed, same bytes.
     """
     from stages.workshop.model.presets import preset_config
@@ -62,7 +64,8 @@ def write_random_model(
     options = replace(options, kv_scales=KvScales.of(scales, scales) if int8_kv else None)
     eos = () if text.eos_token_id is None else (int(text.eos_token_id),)
     prompt = PromptSpec(image_token="<image>", image_token_id=config.image_token_id, eos_token_ids=eos)
-    write_device_files(out, device_config(preset, config, imaging_preset(preset), prompt, options), options, None)
+    device = device_config(preset, config, imaging or imaging_preset(preset), prompt, options)
+    write_device_files(out, device, options, None)
     for file in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE) if tokenizer is not None else ():
         assert tokenizer is not None
         shutil.copyfile(tokenizer / file, out / file)

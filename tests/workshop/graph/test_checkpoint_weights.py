@@ -44,7 +44,7 @@ def checkpoint(tmp_path: Path, tiny_model: Any) -> Path:
 @pytest.fixture
 def quantized(checkpoint: Path) -> Path:
     folder = checkpoint.with_name("quantized")
-    result_of(quantize(QuantizeConfig(rules=RULES, kv="float"), checkpoint, None, folder))
+    result_of(quantize(QuantizeConfig(rules=RULES, kv="float32"), checkpoint, None, folder))
     return folder
 
 
@@ -133,7 +133,7 @@ def test_a_foreign_quantization_is_refused(checkpoint: Path) -> None:
 def test_groups_that_no_kernel_takes_are_refused_at_once(checkpoint: Path) -> None:
     folder = checkpoint.with_name("groups-of-8")
     rules = (Rule(modules="language_model.model.layers.*", weights="int4", group_size=8),)
-    result_of(quantize(QuantizeConfig(rules=rules, kv="float"), checkpoint, None, folder))
+    result_of(quantize(QuantizeConfig(rules=rules, kv="float32"), checkpoint, None, folder))
     with pytest.raises(ModelError) as caught:
         CheckpointWeights(folder)
     assert "groups of 8" in caught.value.what

@@ -46,8 +46,8 @@ def test_shapes_suit_quantization_and_rotary(name: str) -> None:
     assert MODEL_PRESETS.keys() == IMAGING_PRESETS.keys()
 
 
-def test_tiny_is_a_few_million() -> None:
-    assert 2e6 < sum(value.numel() for value in meta_model("tiny").parameters()) < 10e6
+def test_tiny_is_about_a_million() -> None:
+    assert 0.9e6 < sum(value.numel() for value in meta_model("tiny").parameters()) < 1.2e6
 
 
 def test_layers_can_be_fewer() -> None:
