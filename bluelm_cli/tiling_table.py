@@ -23,12 +23,17 @@ def print_tilings(result: TileResult, compare: bool, dry_run: bool) -> None:
         columns = ["picture", "size", "rule", "grid", "canvas", "tiles", "tokens", "enlargement"]
         rows = _picture_rows(result)
     console.emit_table(f"tiles of {result.config.preset}", columns, rows)
-    total = f"{len(result.images):,} pictures, {result.tiles:,} tiles, {result.tokens:,} tokens"
+    counts = ((len(result.images), "picture"), (result.tiles, "tile"), (result.tokens, "token"))
+    total = ", ".join(_counted(count, noun) for count, noun in counts)
     total += f" by {result.config.rule}" if compare else ""
     if result.out is not None:
         verb = "would be written to" if dry_run else "in"
         total += f", {result.bytes / 2**20:,.1f} MiB {verb} {result.out}"
     console.emit_text(total)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _picture_rows(result: TileResult) -> list[list[Any]]:

@@ -157,6 +157,10 @@ def test_many_pictures_are_counted_by_grid(bluelm: Run, tmp_path: Path) -> None:
     assert ".png" not in done.out
 
 
+def test_one_is_not_counted_as_many(bluelm: Run, figure: Path) -> None:
+    assert "1 picture, 1 tile, 9 tokens" in bluelm("tile", figure, "--preset", "tiny", "--max-tiles", "1").out
+
+
 def test_out_dry_run_and_again(bluelm: Run, figure: Path, tmp_path: Path) -> None:
     out = tmp_path / "tiles"
     words = ("tile", figure, "--preset", "tiny", "--preview", "--out", out)

@@ -1,0 +1,1 @@
+"""Conversation data: reading and writing LLaVA's JSON, a corpus index, and pictures drawn from a seed."""
