@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        if (problem := _path_problem(error)) is not None:
+        if (problem := _path_problem(error) or _name_problem(error, words)) is not None:
             console.show_error(problem)
             sys.exit(EXIT_USER)
         console.show_bug(error)
@@ -166,3 +166,19 @@ def _path_problem(error: Exception) -> UsageError | None:
         "The command needs this path.",
         "Check the path and its rights.",
     )
+
+
+def _name_problem(error: Exception, words: list[str]) -> UsageError | None:
+    """The three beats of a file name in another encoding, which no JSON file can hold; None for any other error."""
+    if "surrogates not allowed" not in str(error):
+        return None
+    named = [os.fsencode(word).decode("utf-8", "backslashreplace") for word in words if not _is_utf8(word)]
+    return UsageError(
+        f"A file name is not UTF-8: {', '.join(named) or error}.",
+        "What bluelm writes is UTF-8 and cannot name that file.",
+        "Rename the file.",
+    )
+
+
+def _is_utf8(word: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in word)

@@ -25,6 +25,16 @@ def test_a_name_too_long(bluelm: Run, tmp_path: Path) -> None:
     assert_three_beats(bluelm("tile", tmp_path / ("x" * 300), "--out", tmp_path / "out"), "File name too long")
 
 
+def test_a_name_that_is_not_utf_8(bluelm: Run, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / os.fsdecode(b"caf\xe9.png")
+    with picture.open("wb") as stream:
+        Image.new("RGB", (64, 48)).save(stream, "PNG")
+    assert_three_beats(bluelm("tile", picture, "--out", tmp_path / "out"), "caf\\xe9.png")
+    assert [path.name for path in tmp_path.iterdir()] == [picture.name]
+
+
 def test_an_out_below_a_file(bluelm: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = bluelm(
