@@ -180,7 +180,7 @@ def test_a_person_at_a_terminal(person: Any, variant: Any, photo: Path) -> None:
     user.wait_for("> ")
     user.type("What?\n")
     user.wait_for("What?")
-    time.sleep(1.0)
+    time.sleep(0.1)
     user.interrupt()
     user.wait_for("Ctrl-C again")
     user.wait_for("> ")
