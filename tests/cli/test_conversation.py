@@ -171,6 +171,7 @@ def person() -> Iterator[Callable[..., Person]]:
         os.close(each.master)
 
 
+@pytest.mark.slow  # waits for a pty: too tight on a busy machine
 def test_a_person_at_a_terminal(person: Any, variant: Any, photo: Path) -> None:
     endless = variant("prompt", eos_token_ids=[])  # answers until it is stopped
     user = person(endless, "--threads", 1, "--max-tokens", 3000)
