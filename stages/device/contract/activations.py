@@ -1,0 +1,97 @@
+"""Activations as integers: what the inputs of a quantized product are rounded to, by matmul form.
+
+    a8     one INT8 value per element, one scale per token:      x ~ high · scale / 127
+    a16    the same and its remainder, INT8 again:               x ~ (high + low / 254) · scale / 127
+    nbits  INT8 values, one scale per block of columns:          what MatMulNBits does inside at accuracy level 4
+
+a16 is the paper's INT16 activations on hardware that multiplies 8-bit integers: two products of the same weights, whose
+sum has 127 · 254 steps up to a token's largest magnitude. Values are stored unsigned with zero point 128, since x86 has
+no fast product of two signed bytes.
+
+Axes: T tokens, K columns, B block length, G = ceil(K/B). Source: BlueLM-V-3B Sec. 3.4 (INT16 activations).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# How the inputs of a product are rounded: not at all, to 16 bits, to 8 bits.
+Activations = Literal["float", "int16", "int8"]
+
+ZERO_POINT = 128
+STEPS = 127
+# A remainder is at most half a step of the high part, so 127 steps of it make 254 to one.
+LOW_STEPS = 2 * STEPS
+# The scale of a token that is all zeros; keeps 0 / 0 out.
+SMALLEST = np.float32(1e-30)
+
+Floats = NDArray[np.float32]
+
+
+class Rounded(NamedTuple):
+    """Activations [.., T, K] as integers: high and low uint8 (low None for a8), scale float32 [.., T, 1]."""
+
+    high: NDArray[np.uint8]
+    low: NDArray[np.uint8] | None
+    scale: Floats
+
+
+def round_rows(x: NDArray[Any], precision: Literal["int16", "int8"]) -> Rounded:
+    """Rounds each token by its own largest magnitude, in float32, half to even.
+
+    unit = x / scale                      scale = max|x| of the token
+    high = rint(unit / (1/127)) + 128
+    low  = rint((unit - (high - 128) · (1/127)) / (1/127/254)) + 128        only int16
+    """
+    x = x.astype(np.float32, copy=False)
+    scale = np.maximum(np.abs(x).max(axis=-1, keepdims=True), SMALLEST)  # [.., T, 1]
+    unit = x / scale
+    step = high_step()
+    high = _to_uint8(unit / step)
+    if precision == "int8":
+        return Rounded(high, None, scale)
+    rest = unit - (high.astype(np.float32) - ZERO_POINT) * step
+    return Rounded(high, _to_uint8(rest / low_step()), scale)
+
+
+def unround(rounded: Rounded) -> Floats:
+    """The numbers that a product with these activations computes with, [.., T, K]."""
+    unit = (rounded.high.astype(np.float32) - ZERO_POINT) * high_step()
+    if rounded.low is not None:
+        unit = unit + (rounded.low.astype(np.float32) - ZERO_POINT) * low_step()
+    return unit * rounded.scale
+
+
+def round_blocks(x: NDArray[Any], block: int) -> Floats:
+    """What MatMulNBits at accuracy level 4 computes with: rint(x / scale) · scale, scale = max|x| / 127 of a block.
+
+    Args:
+        x: [.., K].
+        block: columns per block; a last block that is cut short stands for itself.
+    """
+    x = x.astype(np.float32, copy=False)
+    columns = x.shape[-1]
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -columns % block)])
+    blocks = padded.reshape(*x.shape[:-1], -1, block)  # [.., G, B]
+    scale = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(STEPS)  # [.., G, 1]
+    rounded = np.rint(blocks / np.where(scale == 0, np.float32(1), scale)) * scale
+    whole: Floats = rounded.reshape(padded.shape)[..., :columns].astype(np.float32)  # [.., K]
+    return whole
+
+
+def high_step() -> np.float32:
+    """The scale of `high`: one step, for activations divided by their token's largest magnitude."""
+    return np.float32(1 / STEPS)
+
+
+def low_step() -> np.float32:
+    """The scale of `low`."""
+    return np.float32(1 / STEPS / LOW_STEPS)
+
+
+def _to_uint8(steps: Floats) -> NDArray[np.uint8]:
+    """QuantizeLinear with zero point 128 behind the division: round half to even, shift, saturate."""
+    return np.clip(np.rint(steps) + ZERO_POINT, 0, 255).astype(np.uint8)

@@ -1,0 +1,111 @@
+"""Where a tensor lies in an exported folder: a file, an offset, a shape. The runtime maps it into memory from there."""
+
+from __future__ import annotations
+
+import math
+import mmap
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from stages.artifacts.errors import ModelError
+
+Dtype = Literal["float32", "float16", "int8", "uint8"]
+
+
+class TensorRef(BaseModel):
+    """A tensor in a file of the folder, row-major.
+
+    Attributes:
+        file: a bare name, so that nothing outside the folder is read.
+        offset: bytes before it.
+        shape: its dimensions.
+        dtype: numpy's name of its type.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    offset: int = Field(ge=0)
+    shape: tuple[int, ...]
+    dtype: Dtype
+
+    @field_validator("file")
+    @classmethod
+    def _bare(cls, file: str) -> str:
+        if not file or file in (".", "..") or Path(file).name != file or "\\" in file or "\0" in file:
+            raise ValueError(f"{file!r} is not the bare name of a file")
+        return file
+
+    @field_validator("shape")
+    @classmethod
+    def _countable(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size < 0 for size in shape):
+            raise ValueError(f"{list(shape)} is no shape")
+        return shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it takes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+class MappedFile:
+    """A file of weights, mapped read-only; pages come when they are touched and can be let go of again.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ModelError: it is missing or cannot be mapped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as stream:
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{path} cannot be read: {error}.",
+                "It holds the model's weights.",
+                "Export the model again: bluelm export CHECKPOINT --out FOLDER --force",
+            ) from error
+
+    def array(self, ref: TensorRef) -> NDArray[Any]:
+        """A read-only view of a tensor in this file.
+
+        Raises:
+            ModelError: the file is too short for it.
+        """
+        if ref.offset + ref.nbytes > len(self._map):
+            raise ModelError(
+                f"{self.path} has {len(self._map)} bytes; a weight lies at {ref.offset} to {ref.offset + ref.nbytes}.",
+                "The file was cut short, or belongs to another export.",
+                "Copy the folder again, or export the model again: bluelm export CHECKPOINT --out FOLDER --force",
+            )
+        count = math.prod(ref.shape)
+        return np.frombuffer(self._map, ref.dtype, count, ref.offset).reshape(ref.shape)
+
+    def release(self, ref: TensorRef) -> None:
+        """Lets go of the pages of a tensor: they no longer count as this process's memory; a later touch reads again.
+
+        The pages at both ends, which a neighbour may share, go too; nothing is lost, they are only read again.
+        """
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        page = mmap.PAGESIZE
+        start = ref.offset // page * page
+        self._map.madvise(mmap.MADV_DONTNEED, start, min(ref.offset + ref.nbytes, len(self._map)) - start)
+
+
+def map_files(folder: Path, refs: list[TensorRef]) -> dict[str, MappedFile]:
+    """Maps every file that some tensors lie in, by name.
+
+    Raises:
+        ModelError: a file is missing.
+    """
+    return {name: MappedFile(folder / name) for name in sorted({ref.file for ref in refs})}
