@@ -1,14 +1,15 @@
-"""The KV cache: one buffer per layer for keys and one for values, which the decoder reads and extends in place.
+"""The KV cache: one buffer for the keys and values of all layers, which the decoder reads and extends in place.
 
-Shapes: K kv heads, N capacity in positions, D head size. Every buffer is [1, K, N, D], float32 or int8.
+Shapes: L layers, K kv heads, N capacity in positions, D head size. The buffer is [L, 2, 1, K, N, D], float32 or int8.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from stages.artifacts.errors import UsageError
@@ -18,13 +19,14 @@ from stages.device.contract.names import past_key, past_value, present_key, pres
 # Capacity grows in steps of this many positions.
 _STEP = 256
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int8": np.dtype(np.int8)}
+_KEYS, _VALUES = 0, 1
 
 
 class KVCache:
-    """Preallocated keys and values. Past and present are the same memory, so nothing is copied per token.
+    """Keys and values in memory of ours, bound by pointer: past and present are the same bytes, nothing is copied.
 
-    The buffers start zeroed and lazily committed: memory is taken as positions are written. A cache that becomes too
-    small grows (one copy), at most to the model's `max_context`.
+    The buffer is made on first use (until then the memory belongs to the vision graphs) and committed page by page as
+    positions are written. A cache that becomes too small grows (one copy), at most to the model's `max_context`.
 
     Args:
         spec: shape and type of the cache.
@@ -33,9 +35,8 @@ class KVCache:
 
     def __init__(self, spec: DecoderSpec, capacity: int = 2048) -> None:
         self.spec = spec
-        self._buffers: dict[str, NDArray[Any]] = {}
-        self._values: dict[str, ort.OrtValue] = {}
-        self._allocate(min(max(capacity, 1), spec.max_context))
+        self._capacity = min(max(capacity, 1), spec.max_context)
+        self._buffer: NDArray[Any] | None = None
 
     @property
     def capacity(self) -> int:
@@ -43,12 +44,17 @@ class KVCache:
         return self._capacity
 
     @property
+    def allocated(self) -> bool:
+        """Whether the buffer exists yet."""
+        return self._buffer is not None
+
+    @property
     def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())
+        """Bytes of the buffer, now or once it is made."""
+        return math.prod(self._shape) * _DTYPES[self.spec.kv_dtype].itemsize
 
     def reserve(self, length: int, keep: int) -> bool:
-        """Makes room for `length` positions, keeping the first `keep`; True where the buffers moved.
+        """Makes room for `length` positions, keeping the first `keep`; True where the buffer moved.
 
         Raises:
             UsageError: more positions than the model can hold.
@@ -57,37 +63,53 @@ class KVCache:
             raise overflow(length, self.spec.max_context)
         if length <= self._capacity:
             return False
-        old = self._buffers
+        old, before = self._buffer, self._capacity
         rounded = -(-max(length, 2 * self._capacity) // _STEP) * _STEP
-        self._allocate(min(rounded, self.spec.max_context))
-        for name, buffer in old.items():
-            self._buffers[name][:, :, :keep] = buffer[:, :, :keep]
+        self._capacity = min(rounded, self.spec.max_context)
+        if old is None:
+            return False
+        try:
+            new = self._made()
+            new[..., :keep, :] = old[..., :keep, :]
+        except BaseException:  # also an interrupt: the old buffer is still the cache
+            self._capacity = before
+            raise
+        self._buffer = new
         return True
 
     def bind(self, binding: Any) -> None:
-        """Binds every buffer to an IO binding: as past (input) and as present (output)."""
+        """Binds every layer to an IO binding: as past (input) and as present (output)."""
         for layer in range(self.spec.num_layers):
-            for past, present in ((past_key, present_key), (past_value, present_value)):
-                value = self._values[past(layer)]
-                binding.bind_ortvalue_input(past(layer), value)
-                binding.bind_ortvalue_output(present(layer), value)
+            for past, present, view in (
+                (past_key, present_key, self.keys(layer)),
+                (past_value, present_value, self.values(layer)),
+            ):
+                place = ("cpu", 0, view.dtype, view.shape, view.ctypes.data)
+                binding.bind_input(past(layer), *place)
+                binding.bind_output(present(layer), *place)
 
     def keys(self, layer: int) -> NDArray[Any]:
-        """Keys of one layer, [1, K, N, D], as stored."""
-        return self._buffers[past_key(layer)]
+        """Keys of one layer, [1, K, N, D], as stored: a view to read and write, until the cache grows."""
+        return self._layer(layer, _KEYS)
 
     def values(self, layer: int) -> NDArray[Any]:
-        """Values of one layer, [1, K, N, D], as stored."""
-        return self._buffers[past_value(layer)]
+        """Values of one layer, [1, K, N, D], as stored: a view to read and write, until the cache grows."""
+        return self._layer(layer, _VALUES)
 
-    def _allocate(self, capacity: int) -> None:
+    @property
+    def _shape(self) -> tuple[int, ...]:
         spec = self.spec
-        shape = (1, spec.num_key_value_heads, capacity, spec.head_dim)
-        names = [name(layer) for layer in range(spec.num_layers) for name in (past_key, past_value)]
-        self._capacity = capacity
-        self._buffers = {name: np.zeros(shape, _DTYPES[spec.kv_dtype]) for name in names}
-        # On the CPU an OrtValue made of an array shares its memory.
-        self._values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in self._buffers.items()}
+        return spec.num_layers, 2, 1, spec.num_key_value_heads, self._capacity, spec.head_dim
+
+    def _layer(self, layer: int, part: int) -> NDArray[Any]:
+        if self._buffer is None:
+            self._buffer = self._made()
+        view: NDArray[Any] = self._buffer[layer, part]
+        return view
+
+    def _made(self) -> NDArray[Any]:
+        # Not np.zeros: it asks for huge pages, and then the first position of every head commits the whole buffer.
+        return np.frombuffer(mmap.mmap(-1, self.nbytes), _DTYPES[self.spec.kv_dtype]).reshape(self._shape)
 
 
 def overflow(length: int, limit: int) -> UsageError:

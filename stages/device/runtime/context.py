@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder, Embedder
+from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder
+from stages.device.runtime.embedder import Embedder
 
 Key = Hashable
 

@@ -5,14 +5,14 @@ Shapes: T new positions, P positions already in the cache, H model width, V voca
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from stages.device.contract.device_config import DecoderSpec
 from stages.device.contract.names import (
     ATTENTION_MASK,
-    INPUT_IDS,
     INPUTS_EMBEDS,
     LOGITS,
     past_key,
@@ -25,23 +25,6 @@ from stages.device.runtime.sessions import Graph, Port, check_finite
 
 DEFAULT_CHUNK = 128
 _KV_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
-
-
-class Embedder:
-    """`embedding.onnx`: token ids to rows of the embedding table."""
-
-    def __init__(self, graph: Graph, spec: DecoderSpec) -> None:
-        graph.check(
-            inputs={INPUT_IDS: Port("tensor(int64)", (1, None))},
-            outputs={INPUTS_EMBEDS: Port("tensor(float)", (1, None, spec.hidden_size))},
-        )
-        self.graph = graph
-
-    def __call__(self, ids: list[int]) -> NDArray[np.float32]:
-        """Embeds T ids: [T, H]."""
-        batch = np.asarray([ids], dtype=np.int64)  # [1, T]
-        rows: NDArray[np.float32] = self.graph.run({INPUT_IDS: batch}, [INPUTS_EMBEDS])[0][0]
-        return rows  # [T, H]
 
 
 class Decoder:
@@ -61,8 +44,8 @@ class Decoder:
         self.graph, self.spec, self.cache = graph, spec, cache
         self.length = 0
         self._logits = np.zeros((1, 1, spec.vocab_size), np.float32)
-        self._ones = np.ones((1, cache.capacity), np.int64)
-        self._bind()
+        self._ones = np.ones((1, 0), np.int64)
+        self._binding: Any = None
 
     def prefill(self, embeds: NDArray[np.float32], chunk: int = DEFAULT_CHUNK) -> NDArray[np.float32]:
         """Reads T positions in chunks and gives the logits [V] after the last one.
@@ -103,23 +86,26 @@ class Decoder:
         if length > self.spec.max_context:
             raise overflow(length, self.spec.max_context)
         if self.cache.reserve(length, keep=self.length):
-            self._bind()
+            self._binding = None
 
     def _run(self, embeds: NDArray[np.float32]) -> None:
         """One run over [T, H]; the length moves only after it, so an interrupt between leaves the cache valid."""
         total = self.length + len(embeds)
+        if self._binding is None:
+            self._bind()
         self._binding.bind_cpu_input(INPUTS_EMBEDS, np.ascontiguousarray(embeds[None], dtype=np.float32))  # [1, T, H]
         self._binding.bind_cpu_input(ATTENTION_MASK, self._ones[:, :total])  # [1, P + T]
         self.graph.run_bound(self._binding)
         self.length = total
 
     def _bind(self) -> None:
-        """Binds what stays the same from run to run: the cache and the logits."""
-        if self._ones.shape[1] < self.cache.capacity:
-            self._ones = np.ones((1, self.cache.capacity), np.int64)
-        self._binding = self.graph.session.io_binding()
-        self.cache.bind(self._binding)
-        self._binding.bind_ortvalue_output(LOGITS, ort.OrtValue.ortvalue_from_numpy(self._logits))
+        """Binds what stays the same from run to run: the cache, made here where there is none yet, and the logits."""
+        self._ones = np.ones((1, self.cache.capacity), np.int64)
+        binding = self.graph.session.io_binding()
+        self.cache.bind(binding)
+        logits = self._logits
+        binding.bind_output(LOGITS, "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
+        self._binding = binding
 
 
 def _ports(spec: DecoderSpec) -> tuple[dict[str, Port], dict[str, Port]]:

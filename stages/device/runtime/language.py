@@ -10,7 +10,8 @@ from stages.device.contract.device_config import DeviceConfig
 from stages.device.contract.names import DECODER_FILE, EMBEDDING_FILE
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.context import Context
-from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder, Embedder
+from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder
+from stages.device.runtime.embedder import Embedder
 from stages.device.runtime.sessions import Graph
 
 # The paper's KV capacity (Table 5); the cache grows beyond it when a conversation does.

@@ -113,8 +113,34 @@ def test_past_and_present_are_one_buffer(folder: Path) -> None:
     decoder = decoder_of(folder, capacity=64)
     before = decoder.cache.keys(1)
     decoder.prefill(embeds_of(20))
-    assert decoder.cache.keys(1) is before
+    assert np.shares_memory(decoder.cache.keys(1), before)
     assert before[:, :, :20].any() and not before[:, :, 20:].any()
+
+
+def test_what_is_written_into_the_cache_is_what_the_decoder_reads(folder: Path) -> None:
+    """Prefill may fill the cache by other means than the graph: layer by layer, through the views."""
+    embeds = embeds_of(30)
+    source, target = decoder_of(folder), decoder_of(folder, capacity=64)
+    source.prefill(embeds)
+    for layer in range(2):
+        target.cache.keys(layer)[:, :, :30] = source.cache.keys(layer)[:, :, :30]
+        target.cache.values(layer)[:, :, :30] = source.cache.values(layer)[:, :, :30]
+    target.length = 30
+    step = embeds_of(1)
+    np.testing.assert_allclose(target.step(step), source.step(step), **CLOSE)
+
+
+def test_the_buffer_is_made_when_it_is_first_needed(folder: Path) -> None:
+    decoder = decoder_of(folder, capacity=10)
+    decoder.reserve(100)
+    assert not decoder.cache.allocated
+    assert decoder.cache.capacity >= 100
+    decoder.prefill(embeds_of(3))
+    assert decoder.cache.allocated
+    views = [part(layer) for layer in range(2) for part in (decoder.cache.keys, decoder.cache.values)]
+    starts = [view.ctypes.data - views[0].ctypes.data for view in views]
+    assert starts == [index * views[0].nbytes for index in range(4)]  # one buffer, layer after layer
+    assert 4 * views[0].nbytes == decoder.cache.nbytes
 
 
 def test_cache_bytes(make_model: Callable[..., Path]) -> None:
