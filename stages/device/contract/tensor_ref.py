@@ -13,7 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.artifacts.errors import ModelError
 
-Dtype = Literal["float32", "float16", "int8", "uint8"]
+Dtype = Literal["float32", "float16", "int8", "uint8", "int32", "int64"]
+
+
+def bare(file: str) -> str:
+    """The name of a file in the folder itself, as it is.
+
+    Raises:
+        ValueError: it could lead elsewhere.
+    """
+    if not file or file in (".", "..") or Path(file).name != file or "\\" in file or "\0" in file:
+        raise ValueError(f"{file!r} is not the bare name of a file")
+    return file
 
 
 class TensorRef(BaseModel):
@@ -35,10 +46,8 @@ class TensorRef(BaseModel):
 
     @field_validator("file")
     @classmethod
-    def _bare(cls, file: str) -> str:
-        if not file or file in (".", "..") or Path(file).name != file or "\\" in file or "\0" in file:
-            raise ValueError(f"{file!r} is not the bare name of a file")
-        return file
+    def _stays_inside(cls, file: str) -> str:
+        return bare(file)
 
     @field_validator("shape")
     @classmethod
