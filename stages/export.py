@@ -20,7 +20,7 @@ from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
 from stages.artifacts.manifest import Manifest, parent_of
 from stages.artifacts.recipes import RecipeModel
-from stages.device.contract.device_config import DeviceConfig
+from stages.device.contract.device_config import DevicePlan
 from stages.device.contract.kv_scales import KvScales
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
 
 DEFAULT_CONTEXT = 4096
-# Above this the arithmetic of --accuracy-level costs more than 4-bit weights usually do.
+# Above this the arithmetic of --activations costs more than 4-bit weights usually do.
 LOUD_ARITHMETIC = 0.1
 # From here on the float32 model that the graphs are compared with is worth a word.
 LARGE_PARAMETERS = 500_000_000
@@ -43,7 +43,8 @@ class ExportConfig(RecipeModel):
         max_context: longest prompt and answer together; by default 4096, or what the language model was made for.
         kv: precision of the KV cache; by default INT8 where the folder has scales for it.
         batch: tiles per call of the vision graphs, fixed; any number by default.
-        accuracy_level: arithmetic of quantized products: 4 rounds activations to INT8 per block, 0 is float32.
+        activations: what the inputs of quantized products are rounded to: policy, as the folder records (INT8 where it
+            records nothing); or float, int8, int16 for all.
         embedding: how the embedding table is stored: as the folder says, or float16, INT8 or INT4.
         verify: run every graph and compare it with torch.
         tolerance: relative difference beyond which the export fails (float32 products of the same weights).
@@ -53,7 +54,7 @@ class ExportConfig(RecipeModel):
     max_context: int | None = Field(default=None, ge=1)
     kv: Literal["int8", "float32"] | None = None
     batch: int | None = Field(default=None, ge=1, le=4096)
-    accuracy_level: Literal[0, 4] = 4
+    activations: Literal["policy", "float", "int8", "int16"] = "policy"
     embedding: Literal["stored", "float16", "int8", "int4"] = "stored"
     verify: bool = True
     tolerance: float = Field(default=2e-3, gt=0)
@@ -63,7 +64,7 @@ class ExportConfig(RecipeModel):
 class ExportPlan:
     """What an export would write: its files and about how large they are, in bytes."""
 
-    device: DeviceConfig
+    device: DevicePlan
     files: dict[str, int]
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class _Prepared:
     weights: CheckpointWeights
     model: BlueLMVConfig
     options: GraphOptions
-    device: DeviceConfig
+    device: DevicePlan
 
 
 def plan(config: ExportConfig, checkpoint: Path) -> ExportPlan:
@@ -137,7 +138,8 @@ def run(config: ExportConfig, checkpoint: Path, out: Path, *, force: bool = Fals
         return
     with create(out, spec, force=force) as draft:
         write_device_files(draft.path, prepared.device, prepared.options, checkpoint)
-        yield from write_graphs(prepared.weights, prepared.model, draft.path, prepared.options)
+        embedding = yield from write_graphs(prepared.weights, prepared.model, draft.path, prepared.options)
+        prepared.device.written(embedding).write(draft.path)
         if config.verify:
             draft.metrics["checks"] = yield from _verify(config, checkpoint, prepared, draft.path)
     manifest = open_artifact(out, "onnx").manifest
@@ -179,7 +181,7 @@ def _prepare(config: ExportConfig, checkpoint: Path) -> _Prepared:
     options = GraphOptions(
         max_context=context,
         kv_scales=_kv_scales(config, checkpoint, weights, shape.decoder.layers),
-        accuracy_level=config.accuracy_level,
+        activations=config.activations,
         batch=config.batch,
         half_embedding=config.embedding == "float16",
     )
@@ -214,6 +216,7 @@ def _verify(
     """
     from stages.workshop.graph.graphs import model_shape
     from stages.workshop.graph.reference import checkpoint_reference
+    from stages.workshop.graph.twin import ExactTwins
     from stages.workshop.graph.verify import beyond, verify_graphs
 
     parameters = model_shape(prepared.model, prepared.options.max_context).parameters
@@ -222,15 +225,16 @@ def _verify(
         yield Notice(f"comparing with torch: the float32 model takes {size:.1f} GB of memory (--no-verify does not)")
     reference = checkpoint_reference(checkpoint, prepared.weights, prepared.options.kv_scales)
     checks, problems = [], []
-    for check in verify_graphs(folder, prepared.device, reference, open_graph):
+    twins = ExactTwins(prepared.weights, prepared.model, prepared.options)
+    for check in verify_graphs(folder, prepared.device, reference, twins, open_graph):
         checks.append(check.as_dict())
-        cost = f"; {check.arithmetic:.1e} with accuracy level {config.accuracy_level}" if check.approximate else ""
+        cost = f"; {check.arithmetic:.1e} as it rounds its inputs" if check.approximate else ""
         yield Notice(
             f"{check.graph}: {check.output} is {check.relative:.1e} from torch ({check.max_abs:.1e} at most){cost}"
         )
         if check.arithmetic > LOUD_ARITHMETIC:
             yield Notice(
-                f"{check.graph}: the arithmetic costs more than {LOUD_ARITHMETIC:.0%}; --accuracy-level 0 is exact",
+                f"{check.graph}: the arithmetic costs more than {LOUD_ARITHMETIC:.0%}; --activations int16 or float costs less",
                 "warning",
             )
         problems.append(beyond(check, config.tolerance))

@@ -236,7 +236,7 @@ def wider_tiles(folder: Path) -> None:
         ),
         (lambda folder: None, ("--kv", "int8"), ("no scales for an INT8 KV cache", "bluelm quantize")),
         (lambda folder: None, ("--kv", "int4"), ("kv",)),
-        (lambda folder: None, ("--accuracy-level", "3"), ("accuracy_level",)),
+        (lambda folder: None, ("--activations", "int4"), ("activations",)),
         (lambda folder: None, ("--max-context", "9999"), ("2048 positions", "between 1 and 2048")),
         (lambda folder: None, ("--set", "bach=3"), ("Did you mean 'batch'?",)),
     ],

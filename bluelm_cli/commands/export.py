@@ -29,9 +29,9 @@ def export(
     batch: Annotated[
         int | None, typer.Option("--batch", help="Fix the tiles per call of the vision graphs (default: any).")
     ] = None,
-    accuracy_level: Annotated[
-        int | None,
-        typer.Option("--accuracy-level", help="4: INT8 activations per block (default); 0: float32, slower."),
+    activations: Annotated[
+        str | None,
+        typer.Option("--activations", help="Inputs of products: policy (as the folder says), int8, int16 or float."),
     ] = None,
     embedding: Annotated[
         str | None, typer.Option("--embedding", help="Embedding table: stored, float16, int8 or int4.")
@@ -59,7 +59,7 @@ def export(
         "max_context": max_context,
         "kv": kv,
         "batch": batch,
-        "accuracy_level": accuracy_level,
+        "activations": activations,
         "embedding": embedding,
         "verify": verify,
         "tolerance": tolerance,

@@ -3,6 +3,7 @@
     a8     one INT8 value per element, one scale per token:      x ~ high · scale / 127
     a16    the same and its remainder, INT8 again:               x ~ (high + low / 254) · scale / 127
     nbits  INT8 values, one scale per block of columns:          what MatMulNBits does inside at accuracy level 4
+    nbits16  the same and its remainder, INT8 again, in a second row of MatMulNBits
 
 a16 is the paper's INT16 activations on hardware that multiplies 8-bit integers: two products of the same weights, whose
 sum has 127 · 254 steps up to a token's largest magnitude. Values are stored unsigned with zero point 128, since x86 has
@@ -79,6 +80,27 @@ def round_blocks(x: NDArray[Any], block: int) -> Floats:
     scale = np.abs(blocks).max(axis=-1, keepdims=True) / np.float32(STEPS)  # [.., G, 1]
     rounded = np.rint(blocks / np.where(scale == 0, np.float32(1), scale)) * scale
     whole: Floats = rounded.reshape(padded.shape)[..., :columns].astype(np.float32)  # [.., K]
+    return whole
+
+
+def round_block_parts(x: NDArray[Any], block: int) -> Floats:
+    """What nbits16 computes with: `round_blocks` of each block, and of the remainder that leaves.
+
+    The graph works out the high part itself, since MatMulNBits does not tell what it rounded to; being a whole number
+    of 127ths of the block's largest magnitude, it comes through the operator's own rounding unchanged.
+
+    Args:
+        x: [.., K].
+        block: columns per block.
+    """
+    x = x.astype(np.float32, copy=False)
+    columns = x.shape[-1]
+    padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -columns % block)])
+    blocks = padded.reshape(*x.shape[:-1], -1, block)  # [.., G, B]
+    scale = np.maximum(np.abs(blocks).max(axis=-1, keepdims=True), SMALLEST)  # [.., G, 1]
+    steps = _to_uint8(blocks / scale / high_step()).astype(np.float32) - ZERO_POINT
+    high = (steps * high_step() * scale).reshape(padded.shape)[..., :columns]  # [.., K]
+    whole: Floats = round_blocks(high, block) + round_blocks(x - high, block)
     return whole
 
 

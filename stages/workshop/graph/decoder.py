@@ -22,7 +22,7 @@ from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.emitter import FLOAT, INT8, INT64, Dim, GraphEmitter
 from stages.workshop.graph.linear import stacked
-from stages.workshop.graph.matmul_forms import AccuracyLevel, emit_linear
+from stages.workshop.graph.matmul_forms import emit_linear, emit_linears
 from stages.workshop.graph.rotary import RotaryTables
 from stages.workshop.graph.weight_source import WeightSource
 
@@ -38,12 +38,12 @@ class DecoderOptions:
     Attributes:
         rotary: cos and sin of every position up to the longest context.
         kv_scales: static scales of an INT8 cache; None for a float32 cache.
-        accuracy_level: see `matmul_forms`.
+        exact: float32 arithmetic in every product, for verification.
     """
 
     rotary: RotaryTables
     kv_scales: KvScales | None = None
-    accuracy_level: AccuracyLevel = 4
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class DecoderEmitter:
         normed, _ = self._norm(residual, branch, f"{MODEL}.norm.weight", f"layers.{shape.layers}/final_norm_layernorm")
         # A tied head is the source's business: it hands out the embedding's weights under this name.
         head = self.weights.linear(HEAD, shape.vocab, shape.hidden, bias=False)
-        emit_linear(emitter, normed, head, "lm_head", self.options.accuracy_level, output=names.LOGITS)  # [1, 1, V]
+        emit_linear(emitter, normed, head, "lm_head", names.LOGITS, exact=self.options.exact)  # [1, 1, V]
 
     def _declare_cache(self, layer: int) -> None:
         element = FLOAT if self.options.kv_scales is None else INT8
@@ -207,14 +207,12 @@ class DecoderEmitter:
             self.weights.linear(f"{source}.{part}", count, shape.hidden, bias=shape.qkv_bias)
             for part, count in rows.items()
         ]
-        level = self.options.accuracy_level
+        exact = self.options.exact
         packed = stacked(linears) if shape.rotary_in_attention else None
         if packed is not None:
-            return emit_linear(self.emitter, normed, packed, f"{place}/qkv_proj", level), "", ""
-        query, key, value = (
-            emit_linear(self.emitter, normed, linear, f"{place}/{part}", level)
-            for linear, part in zip(linears, rows, strict=True)
-        )
+            return emit_linear(self.emitter, normed, packed, f"{place}/qkv_proj", exact=exact), "", ""
+        places = {f"{place}/{part}": linear for part, linear in zip(rows, linears, strict=True)}
+        query, key, value = emit_linears(self.emitter, normed, places, exact=exact)
         return query, key, value
 
     def _kv_scale_inputs(self, layer: int) -> list[str]:
@@ -242,12 +240,15 @@ class DecoderEmitter:
         """
         shape, emitter, place = self.shape, self.emitter, f"layers.{layer}/mlp"
         source, bias = f"{MODEL}.layers.{layer}.mlp", self.shape.mlp_bias
-        gate = self._linear(normed, f"{source}.gate_proj", f"{place}/gate_proj", shape.mlp, shape.hidden, bias)
-        up = self._linear(normed, f"{source}.up_proj", f"{place}/up_proj", shape.mlp, shape.hidden, bias)
+        linears = {
+            f"{place}/{part}": self.weights.linear(f"{source}.{part}", shape.mlp, shape.hidden, bias=bias)
+            for part in ("gate_proj", "up_proj")
+        }
+        gate, up = emit_linears(emitter, normed, linears, exact=self.options.exact)
         opened = emitter.microsoft("QuickGelu", [gate], f"{place}/act_fn", alpha=1.0)
         product = emitter.node("Mul", [opened, up], place)
         return self._linear(product, f"{source}.down_proj", f"{place}/down_proj", shape.hidden, shape.mlp, bias)
 
     def _linear(self, x: str, source: str, address: str, rows: int, columns: int, bias: bool) -> str:
         linear = self.weights.linear(source, rows, columns, bias=bias)
-        return emit_linear(self.emitter, x, linear, address, self.options.accuracy_level)
+        return emit_linear(self.emitter, x, linear, address, exact=self.options.exact)

@@ -9,7 +9,7 @@ An example folder to run against, from nothing (random weights, no checkpoint):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 from stages.artifacts.errors import BluelmError, UsageError, raise_all
 from stages.artifacts.events import Progress
 from stages.device.contract import names
+from stages.device.contract.device_config import EmbeddingSpec
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.decoder import DecoderEmitter, DecoderOptions
 from stages.workshop.graph.decoder_shape import DecoderShape, decoder_shape
 from stages.workshop.graph.embedding import emit_embedding
 from stages.workshop.graph.emitter import Dim, GraphEmitter
-from stages.workshop.graph.matmul_forms import AccuracyLevel
 from stages.workshop.graph.patch_embed import emit_patch_embed
 from stages.workshop.graph.rotary import rotary_tables
 from stages.workshop.graph.vision import VisionEmitter
 from stages.workshop.graph.vision_shape import VisionShape, vision_shape
-from stages.workshop.graph.weight_source import WeightSource
+from stages.workshop.graph.weight_source import ActivationChoice, WeightSource, with_activations
 
 if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
@@ -42,14 +42,15 @@ class GraphOptions:
     Attributes:
         max_context: positions of the rotary tables, so the largest KV capacity.
         kv_scales: static scales of an INT8 KV cache; None for a float32 cache.
-        accuracy_level: arithmetic of quantized products, see `matmul_forms`.
+        activations: what the inputs of quantized weights are rounded to: as the weights' source says, or one precision
+            for all.
         batch: tiles per call of the vision graphs; None for any number.
         half_embedding: a float embedding table is stored in float16.
     """
 
     max_context: int = 4096
     kv_scales: KvScales | None = None
-    accuracy_level: AccuracyLevel = 4
+    activations: ActivationChoice = "policy"
     batch: int | None = None
     half_embedding: bool = False
 
@@ -96,7 +97,9 @@ def model_shape(config: BlueLMVConfig, max_context: int) -> ModelShape:
     return ModelShape(vision, decoder)
 
 
-def write_graphs(weights: WeightSource, config: BlueLMVConfig, out: Path, options: GraphOptions) -> Iterator[Progress]:
+def write_graphs(
+    weights: WeightSource, config: BlueLMVConfig, out: Path, options: GraphOptions
+) -> Generator[Progress, None, EmbeddingSpec]:
     """Writes patch_embed, vision, embedding and decoder.onnx with their weights into a folder.
 
     Memory stays near the largest weight. The same weights and options give the same bytes.
@@ -104,10 +107,14 @@ def write_graphs(weights: WeightSource, config: BlueLMVConfig, out: Path, option
     Yields:
         Progress, one unit per layer or small graph.
 
+    Returns:
+        Where the rows of the embedding table lie.
+
     Raises:
         ModelError: the model has a part that the graphs cannot express, or a weight is missing.
     """
     shape = model_shape(config, options.max_context)
+    weights = with_activations(weights, options.activations)
     tiles: Dim = options.batch or "tiles"
     total = shape.vision.layers + shape.decoder.layers + 2
     with GraphEmitter(out, names.PATCH_EMBED_FILE, "/vision/embeddings") as emitter:
@@ -115,18 +122,19 @@ def write_graphs(weights: WeightSource, config: BlueLMVConfig, out: Path, option
         emitter.save()
     yield Progress("writing graphs", 1, total, "part")
     with GraphEmitter(out, names.VISION_FILE, "/vision") as emitter:
-        for layer in VisionEmitter(emitter, weights, shape.vision, options.accuracy_level).emit(tiles):
+        for layer in VisionEmitter(emitter, weights, shape.vision).emit(tiles):
             yield Progress("writing graphs", 1 + layer, total, "part")
         emitter.save()
-    with GraphEmitter(out, names.EMBEDDING_FILE, "/model") as emitter:
-        table = weights.linear(EMBEDDING, shape.decoder.vocab, shape.decoder.hidden, bias=False)
-        emit_embedding(emitter, table, half=options.half_embedding)
-        emitter.save()
-    del table
-    yield Progress("writing graphs", 2 + shape.vision.layers, total, "part")
     rotary = rotary_tables(config.text_config, options.max_context)
-    decoder = DecoderOptions(rotary, options.kv_scales, options.accuracy_level)
+    decoder = DecoderOptions(rotary, options.kv_scales)
     with GraphEmitter(out, names.DECODER_FILE, "/model") as emitter:
         for layer in DecoderEmitter(emitter, weights, shape.decoder, decoder).emit():
-            yield Progress("writing graphs", 2 + shape.vision.layers + layer, total, "part")
+            yield Progress("writing graphs", 1 + shape.vision.layers + layer, total, "part")
         emitter.save()
+    shared = list(emitter.refs.values())
+    with GraphEmitter(out, names.EMBEDDING_FILE, "/model", shared) as emitter:
+        table = weights.linear(EMBEDDING, shape.decoder.vocab, shape.decoder.hidden, bias=False)
+        embedding = emit_embedding(emitter, table, half=options.half_embedding)
+        emitter.save()
+    yield Progress("writing graphs", total, total, "part")
+    return embedding

@@ -1,12 +1,18 @@
-"""How a Linear becomes nodes: MatMul for float weights, MatMulNBits for INT4 blocks and INT8 channels.
+"""Which nodes a Linear becomes: its weight's form, and what its inputs are rounded to, decide.
 
-Accuracy levels of MatMulNBits on the CPU (onnxruntime 1.31, AVX512-VNNI, one 729×1152 input, recipes/RESULTS.md):
-0 multiplies in float32 (relative error 4e-7); 4 rounds the input to INT8 per block: 4e-3 (INT4, block 32) to 6.5e-3
-(INT8, block 128), 1.2 to 2.2 times as fast, and about twice as fast in decoding.
+| weight        | float               | int8                | int16                                                |
+|---------------|---------------------|---------------------|------------------------------------------------------|
+| float32       | MatMul              | MatMul              | MatMul                                               |
+| INT4 blocks   | MatMulNBits level 0 | MatMulNBits level 4 | MatMulNBits level 4 of high parts and remainders     |
+| INT8 channels | MatMulNBits level 0 | a8                  | a16                                                  |
+
+Every product of a quantized weight has an exact twin, float32 arithmetic over the very same initializers: it answers
+whether a graph is right apart from what its arithmetic costs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,55 +21,163 @@ from numpy.typing import NDArray
 from stages.device.contract import int4_blocks, int8_channels
 from stages.device.contract.int4_blocks import Int4Blocks
 from stages.device.contract.int8_channels import Int8Channels
-from stages.workshop.graph.emitter import GraphEmitter
+from stages.workshop.graph.block_parts import BlockParts, emit_block_parts, emit_sum_of_parts
+from stages.workshop.graph.dynamic_int8 import RoundedRows, emit_int8_product, emit_rounded
+from stages.workshop.graph.emitter import FLOAT, GraphEmitter
 from stages.workshop.graph.linear import Linear
 
-AccuracyLevel = Literal[0, 1, 2, 3, 4]
+Form = Literal["float", "nbits", "nbits8", "nbits16", "a8", "a16"]
 # What MatMulNBits of onnxruntime 1.31 takes on the CPU.
 INT4_BLOCKS = (16, 32, 64, 128, 256)
-# INT8 channels have one scale a row, so the block only sets how finely level 4 rounds the input. 128 is where speed
-# ends to grow (256 gains nothing more, 64 loses 20 %).
+# Float activations over INT8 channels: one scale a row, so the block only sets how the kernel walks.
 INT8_BLOCKS = (128, 64, 32, 16)
 MAX_PADDING = 1 / 16
 ROWS_AT_ONCE = 4096
+# Accuracy levels of MatMulNBits: float32 products; INT8 inputs, rounded inside per block.
+EXACT, INT8_INSIDE = 0, 4
+
+
+def form_of(linear: Linear) -> Form:
+    """The form of a Linear's product; see the table above."""
+    match linear.weight, linear.activations:
+        case Int4Blocks(), "int8":
+            return "nbits8"
+        case Int4Blocks(), "int16":
+            return "nbits16"
+        case Int8Channels(), "int8":
+            return "a8"
+        case Int8Channels(), "int16":
+            return "a16"
+        case Int4Blocks() | Int8Channels(), _:
+            return "nbits"
+        case _:
+            return "float"
 
 
 def emit_linear(
-    emitter: GraphEmitter, x: str, linear: Linear, address: str, accuracy_level: AccuracyLevel, output: str = ""
+    emitter: GraphEmitter, x: str, linear: Linear, address: str, output: str = "", *, exact: bool = False
 ) -> str:
-    """x [.., K] → [.., N], under the name `output` where one is given.
+    """x [.., K] → [.., N], under the name `output` where one is given; `exact` in float32 arithmetic."""
+    return emit_linears(emitter, x, {address: linear}, [output] if output else (), exact=exact)[0]
 
-    x ── MatMul ── (Add bias)           float
-    x ── MatMulNBits (bias inside)      INT4 blocks, INT8 channels
+
+def emit_linears(
+    emitter: GraphEmitter,
+    x: str,
+    linears: Mapping[str, Linear],
+    outputs: Sequence[str] = (),
+    *,
+    exact: bool = False,
+) -> list[str]:
+    """Several Linears of one x [.., K], by address: what x is rounded to is computed once.
+
+    Args:
+        emitter: the graph.
+        x: the inputs' name.
+        linears: by their place in the model.
+        outputs: names of the results, in the same order; by default named by place.
+        exact: float32 arithmetic over the same initializers, whatever the Linears round x to.
     """
-    named: int | list[str] = [output] if output else 1
-    if isinstance(linear.weight, Int4Blocks | Int8Channels):
-        inputs, attributes = _nbits(emitter, x, linear, address)
-        return emitter.microsoft(
-            "MatMulNBits", inputs, address, outputs=named, accuracy_level=accuracy_level, **attributes
-        )
+    rounded: dict[tuple[Form, int], RoundedRows | BlockParts] = {}
+    results = []
+    for index, (address, linear) in enumerate(linears.items()):
+        form, output = form_of(linear), outputs[index] if outputs else ""
+        if form == "float":
+            results.append(_float(emitter, x, linear, address, output))
+        elif form in ("nbits", "nbits8") or (exact and form == "nbits16"):
+            level = EXACT if exact or form == "nbits" else INT8_INSIDE
+            results.append(_nbits(emitter, x, linear, address, output, level))
+        elif exact:
+            results.append(_dequantized(emitter, x, linear, address, output))
+        else:
+            block = linear.weight.block if isinstance(linear.weight, Int4Blocks) else 0
+            key = form, block
+            if key not in rounded:
+                rounded[key] = _rounded(emitter, x, linear, address)
+            results.append(_of_rounded(emitter, rounded[key], linear, address, output))
+    return results
+
+
+def _rounded(emitter: GraphEmitter, x: str, linear: Linear, address: str) -> RoundedRows | BlockParts:
+    place = f"{address}/input"
+    if isinstance(linear.weight, Int4Blocks):
+        return emit_block_parts(emitter, x, place, linear.shape[1], linear.weight.block)
+    assert linear.activations != "float"
+    return emit_rounded(emitter, x, place, linear.activations)
+
+
+def _of_rounded(
+    emitter: GraphEmitter, rounded: RoundedRows | BlockParts, linear: Linear, address: str, output: str
+) -> str:
+    if isinstance(rounded, RoundedRows):
+        weight, scales, bias = _int8_weights(emitter, linear, address)
+        return emit_int8_product(emitter, rounded, weight, scales, address, bias=bias, output=output)
+    inputs, attributes = _nbits_inputs(emitter, rounded.name, linear, address)
+    # The operator would add the bias to both parts.
+    products = emitter.microsoft("MatMulNBits", inputs[:3], address, accuracy_level=INT8_INSIDE, **attributes)
+    return emit_sum_of_parts(emitter, products, inputs[5] if len(inputs) > 3 else "", address, output)
+
+
+def _float(emitter: GraphEmitter, x: str, linear: Linear, address: str, output: str) -> str:
+    """x ── MatMul ── (Add bias)"""
+    assert isinstance(linear.weight, np.ndarray)
     weight = emitter.weight(f"{weight_name(emitter, address, 'MatMul')}.weight", linear.weight.T)  # [K, N]
-    if linear.bias is None:
+    bias = _bias(emitter, linear, weight_name(emitter, address, "Add"))
+    named: int | list[str] = [output] if output else 1
+    if not bias:
         return emitter.node("MatMul", [x, weight], address, outputs=named)
-    bias = emitter.weight(f"{weight_name(emitter, address, 'Add')}.bias", linear.bias)
     return emitter.node("Add", [emitter.node("MatMul", [x, weight], address), bias], address, outputs=named)
 
 
-def _nbits(emitter: GraphEmitter, x: str, linear: Linear, address: str) -> tuple[list[str], dict[str, int]]:
-    """Inputs and attributes of MatMulNBits; its zero point, where none is given, is the contract's."""
+def _dequantized(emitter: GraphEmitter, x: str, linear: Linear, address: str, output: str) -> str:
+    """x ── MatMul with Cast(weight) ── Mul scales ── (Add bias): the exact twin of a8 and a16.
+
+    DequantizeLinear before the MatMul would not be exact: onnxruntime makes that a MatMulNBits at level 4.
+    """
+    values, scales, bias = _int8_weights(emitter, linear, address)
+    weight = emitter.node("Cast", [values], f"{address}/weight", to=FLOAT)  # [K, N]
+    product = emitter.node("MatMul", [x, weight], address)
+    named: int | list[str] = [output] if output else 1
+    if not bias:
+        return emitter.node("Mul", [product, scales], address, outputs=named)
+    scaled = emitter.node("Mul", [product, scales], address)
+    return emitter.node("Add", [scaled, bias], address, outputs=named)
+
+
+def _int8_weights(emitter: GraphEmitter, linear: Linear, address: str) -> tuple[str, str, str]:
+    """Values int8 [K, N], scales float32 [N] and bias [N] ("" where there is none) as initializers."""
+    weight = linear.weight
+    assert isinstance(weight, Int8Channels)
+    place = weight_name(emitter, address, "MatMulIntegerToFloat")
+    values = emitter.weight(f"{place}.qweight", weight.values.T)  # [K, N]
+    scales = emitter.weight(f"{place}.scales", weight.scales.astype(np.float32))
+    return values, scales, _bias(emitter, linear, place)
+
+
+def _nbits(emitter: GraphEmitter, x: str, linear: Linear, address: str, output: str, level: int) -> str:
+    """x ── MatMulNBits, bias inside."""
+    inputs, attributes = _nbits_inputs(emitter, x, linear, address)
+    named: int | list[str] = [output] if output else 1
+    return emitter.microsoft("MatMulNBits", inputs, address, outputs=named, accuracy_level=level, **attributes)
+
+
+def _nbits_inputs(emitter: GraphEmitter, x: str, linear: Linear, address: str) -> tuple[list[str], dict[str, int]]:
+    """Inputs (x, values, scales, and with a bias "", "", bias) and attributes of MatMulNBits.
+
+    Its zero point, where none is given, is the contract's.
+    """
     weight = linear.weight
     assert isinstance(weight, Int4Blocks | Int8Channels)
     rows, columns = linear.shape
     bits, block, packed, scales = packed_blocks(weight)
     place = weight_name(emitter, address, "MatMulNBits")
-    inputs = [
-        x,
-        emitter.weight(f"{place}.qweight", packed),
-        emitter.weight(f"{place}.scales", scales),
-    ]
-    if linear.bias is not None:
-        inputs += ["", "", emitter.weight(f"{place}.bias", linear.bias)]
-    return inputs, {"K": columns, "N": rows, "bits": bits, "block_size": block}
+    inputs = [x, emitter.weight(f"{place}.qweight", packed), emitter.weight(f"{place}.scales", scales)]
+    bias = _bias(emitter, linear, place)
+    return inputs + (["", "", bias] if bias else []), {"K": columns, "N": rows, "bits": bits, "block_size": block}
+
+
+def _bias(emitter: GraphEmitter, linear: Linear, place: str) -> str:
+    return "" if linear.bias is None else emitter.weight(f"{place}.bias", linear.bias)
 
 
 class PackedBlocks(NamedTuple):

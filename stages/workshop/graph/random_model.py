@@ -48,7 +48,7 @@ def write_random_model(
         vision_layers: tower layers instead of the preset's.
         rules: which module gets which weights; `()` for an all-float model.
         int8_kv: an INT8 KV cache with one scale for all; False for float32.
-        options: context length, batch, accuracy level (its `kv_scales` are replaced).
+        options: context length, batch, activations (its `kv_scales` are replaced).
         tokenizer: a folder with tokenizer.json (and chat_template.jinja) to copy; without one the folder can be
             benched but not talked to.
         config: the model's configuration instead of the preset's (vocabulary and special tokens of the tokenizer).
@@ -69,4 +69,5 @@ def write_random_model(
     for file in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE) if tokenizer is not None else ():
         assert tokenizer is not None
         shutil.copyfile(tokenizer / file, out / file)
-    yield from write_graphs(RandomWeights(rules, seed), config, out, options)
+    embedding = yield from write_graphs(RandomWeights(rules, seed), config, out, options)
+    device.written(embedding).write(out)

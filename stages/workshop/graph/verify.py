@@ -1,27 +1,25 @@
 """Exported graphs against torch: the same inputs through both, the difference in numbers.
 
-Two questions are kept apart. Is the graph right? Its twin with accuracy level 0 (float32 products of the very same
-weights) must agree to rounding error. What does the chosen arithmetic cost? The graph as it is, against the same
-reference.
+Two questions are kept apart. Is the graph right? Its twin with float32 products of the very same weights must agree to
+rounding error. What does rounding activations cost? The graph as it is, against the same reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from stages.artifacts.errors import BluelmError, ModelError
 from stages.device.contract import names
-from stages.device.contract.device_config import DeviceConfig
+from stages.device.contract.device_config import DevicePlan
 from stages.workshop.graph.linear import Floats
 from stages.workshop.graph.reference import Reference
+from stages.workshop.graph.twin import ExactTwins
 
 Arrays = Mapping[str, NDArray[Any]]
 # Opens a graph file and returns what runs it: inputs by name to outputs by name. The caller's onnxruntime.
@@ -42,7 +40,7 @@ class GraphCheck:
         output: the output's name.
         max_abs: largest difference, exact arithmetic.
         relative: norm of the difference by norm of the reference, exact arithmetic.
-        arithmetic: the same for the graph as exported, with its accuracy level.
+        arithmetic: the same for the graph as exported, with the activations it rounds.
     """
 
     graph: str
@@ -72,12 +70,12 @@ class _Case:
 
 
 def verify_graphs(
-    folder: Path, device: DeviceConfig, reference: Reference, open_graph: OpenGraph
+    folder: Path, device: DevicePlan, reference: Reference, twins: ExactTwins, open_graph: OpenGraph
 ) -> Iterator[GraphCheck]:
     """Runs every graph of a folder and its exact twin against a reference; one check per output."""
     for case in _cases(device, reference):
         outputs = case.run(open_graph(folder / case.graph))
-        with _exact_twin(folder / case.graph) as twin:
+        with twins.beside(folder / case.graph) as twin:
             exact = outputs if twin is None else case.run(open_graph(twin))
         for name, expected in case.expected.items():
             yield GraphCheck(
@@ -100,7 +98,7 @@ def beyond(check: GraphCheck, tolerance: float) -> BluelmError | None:
     )
 
 
-def _cases(device: DeviceConfig, reference: Reference) -> Iterator[_Case]:
+def _cases(device: DevicePlan, reference: Reference) -> Iterator[_Case]:
     rng = np.random.default_rng(0)
     vision = device.vision
     tiles, side = vision.max_batch or TILES, vision.tile_size
@@ -122,7 +120,7 @@ def _single(graph: str, feeds: Arrays, expected: dict[str, Floats]) -> _Case:
     return _Case(graph, lambda run: run(feeds), expected)
 
 
-def _decoder_case(device: DeviceConfig, reference: Reference, prompt: Floats) -> _Case:
+def _decoder_case(device: DevicePlan, reference: Reference, prompt: Floats) -> _Case:
     """The prompt in two pieces and single steps, the logits of each call beside those of one forward in torch."""
     length = prompt.shape[1]
     first, steps = max(1, length // 2), min(STEPS, length - 1)
@@ -142,39 +140,16 @@ def _decoder_case(device: DeviceConfig, reference: Reference, prompt: Floats) ->
     return _Case(names.DECODER_FILE, run, {names.LOGITS: logits})
 
 
-def _empty_cache(device: DeviceConfig, capacity: int) -> dict[str, NDArray[Any]]:
+def _empty_cache(device: DevicePlan, capacity: int) -> dict[str, NDArray[Any]]:
     decoder = device.decoder
     shape = (1, decoder.num_key_value_heads, capacity, decoder.head_dim)
     return {past: np.zeros(shape, decoder.kv_dtype) for past, _ in _cache_names(device)}
 
 
-def _cache_names(device: DeviceConfig) -> list[tuple[str, str]]:
+def _cache_names(device: DevicePlan) -> list[tuple[str, str]]:
     layers = range(device.decoder.num_layers)
     keys = [(names.past_key(layer), names.present_key(layer)) for layer in layers]
     return keys + [(names.past_value(layer), names.present_value(layer)) for layer in layers]
-
-
-@contextmanager
-def _exact_twin(path: Path) -> Iterator[Path | None]:
-    """A copy of the graph over the same weights whose products are float32; None where the graph is that itself."""
-    model = onnx.load(path, load_external_data=False)
-    levels = [
-        attribute
-        for node in model.graph.node
-        for attribute in node.attribute
-        if attribute.name == "accuracy_level" and attribute.i
-    ]
-    if not levels:
-        yield None
-        return
-    for attribute in levels:
-        attribute.i = 0
-    twin = path.with_name(f"exact.{path.name}")
-    try:
-        twin.write_bytes(model.SerializeToString())
-        yield twin
-    finally:
-        twin.unlink(missing_ok=True)
 
 
 def relative_error(found: NDArray[Any], expected: Floats) -> float:

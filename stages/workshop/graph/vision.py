@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from stages.device.contract import names
 from stages.workshop.graph.emitter import FLOAT, Dim, GraphEmitter
 from stages.workshop.graph.linear import stacked
-from stages.workshop.graph.matmul_forms import AccuracyLevel, emit_linear
+from stages.workshop.graph.matmul_forms import emit_linear, emit_linears
 from stages.workshop.graph.vision_shape import ACTIVATIONS, VisionShape
 from stages.workshop.graph.weight_source import WeightSource
 
@@ -29,9 +29,9 @@ class VisionEmitter:
     """The vision graph's nodes: one method per subgraph."""
 
     def __init__(
-        self, emitter: GraphEmitter, weights: WeightSource, shape: VisionShape, accuracy_level: AccuracyLevel
+        self, emitter: GraphEmitter, weights: WeightSource, shape: VisionShape, *, exact: bool = False
     ) -> None:
-        self.emitter, self.weights, self.shape, self.accuracy_level = emitter, weights, shape, accuracy_level
+        self.emitter, self.weights, self.shape, self.exact = emitter, weights, shape, exact
 
     def emit(self, tiles: Dim) -> Iterator[int]:
         """Writes the whole graph, yielding the number of layers done; see the module's drawing."""
@@ -71,12 +71,10 @@ class VisionEmitter:
         linears = [self.weights.linear(f"{source}.{part}", width, width, bias=True) for part in parts]
         packed = stacked(linears)
         if packed is None:
-            heads = [
-                emit_linear(emitter, normed, linear, f"{place}/{part}", self.accuracy_level)
-                for linear, part in zip(linears, parts, strict=True)
-            ]
+            places = {f"{place}/{part}": linear for part, linear in zip(parts, linears, strict=True)}
+            heads = emit_linears(emitter, normed, places, exact=self.exact)
         else:
-            joined = emit_linear(emitter, normed, packed, f"{place}/qkv_proj", self.accuracy_level)  # [T, P, 3C]
+            joined = emit_linear(emitter, normed, packed, f"{place}/qkv_proj", exact=self.exact)  # [T, P, 3C]
             heads = [f"{emitter.root}/{place}/Split/output_{index}" for index in range(3)]
             emitter.node("Split", [joined], place, outputs=heads, axis=-1, num_outputs=3)
         attended = emitter.microsoft("MultiHeadAttention", heads, place, num_heads=shape.heads)  # [T, P, C]
@@ -111,7 +109,7 @@ class VisionEmitter:
         x = self._linear(x, f"{CONNECTOR}.linear_1", "connector/linear_1", shape.hidden, width)
         x = self._activation(x, shape.connector_activation, "connector/act_fn")
         last = self.weights.linear(f"{CONNECTOR}.linear_2", shape.hidden, shape.hidden, bias=True)
-        emit_linear(self.emitter, x, last, "connector/linear_2", self.accuracy_level, output=names.IMAGE_FEATURES)
+        emit_linear(self.emitter, x, last, "connector/linear_2", names.IMAGE_FEATURES, exact=self.exact)
 
     def _concat_2x2(self, x: str) -> str:
         """Every 2×2 patches become one, channels in the order (dy, dx, c); odd sides get zeros right and below.
@@ -176,4 +174,4 @@ class VisionEmitter:
 
     def _linear(self, x: str, source: str, address: str, rows: int, columns: int) -> str:
         linear = self.weights.linear(source, rows, columns, bias=True)
-        return emit_linear(self.emitter, x, linear, address, self.accuracy_level)
+        return emit_linear(self.emitter, x, linear, address, exact=self.exact)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
+from stages.device.contract.activations import Activations
 from stages.workshop.graph.linear import Floats, Linear
+
+# What an export is asked for: what the folder records, or one precision for all.
+ActivationChoice = Literal["policy", "float", "int8", "int16"]
 
 
 class WeightSource(Protocol):
@@ -25,3 +30,20 @@ class WeightSource(Protocol):
             ModelError: absent, or of another shape.
         """
         ...
+
+
+def with_activations(weights: WeightSource, choice: ActivationChoice) -> WeightSource:
+    """The same weights whose inputs are all rounded to `choice`; as they are for `policy`."""
+    return weights if choice == "policy" else _OneActivation(weights, choice)
+
+
+@dataclass(frozen=True)
+class _OneActivation:
+    weights: WeightSource
+    activations: Activations
+
+    def linear(self, name: str, rows: int, columns: int, *, bias: bool) -> Linear:
+        return replace(self.weights.linear(name, rows, columns, bias=bias), activations=self.activations)
+
+    def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
+        return self.weights.tensor(name, shape)

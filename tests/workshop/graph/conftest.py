@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -49,8 +49,10 @@ def lively(model: nn.Module, seed: int = 0) -> None:
 class TorchWeights:
     """A weight source over a torch model, every Linear in one form; `apply` leaves the model what the form keeps."""
 
-    def __init__(self, model: nn.Module, form: str, prefix: str = "") -> None:
-        self.model, self.form, self.prefix = model, form, prefix
+    def __init__(
+        self, model: nn.Module, form: str, prefix: str = "", activations: Literal["float", "int16", "int8"] = "int8"
+    ) -> None:
+        self.model, self.form, self.prefix, self.activations = model, form, prefix, activations
         self.parameters = dict(model.named_parameters(remove_duplicate=False))
 
     def linear(self, name: str, rows: int, columns: int, *, bias: bool) -> Linear:
@@ -58,8 +60,8 @@ class TorchWeights:
         offset = self.tensor(f"{name}.bias", (rows,)) if bias else None
         assert bias == (f"{name}.bias".removeprefix(self.prefix) in self.parameters)
         if self.form == "int4":
-            return Linear(int4_blocks.quantize(weight, 32), offset)
-        return Linear(int8_channels.quantize(weight) if self.form == "int8" else weight, offset)
+            return Linear(int4_blocks.quantize(weight, 32), offset, self.activations)
+        return Linear(int8_channels.quantize(weight) if self.form == "int8" else weight, offset, self.activations)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         values = self.parameters[name.removeprefix(self.prefix)].detach().numpy().copy()
@@ -149,15 +151,20 @@ class ExportedDecoder:
 def export_decoder(tmp_path: Path) -> Callable[..., ExportedDecoder]:
     """Writes decoder.onnx of a tiny causal language model."""
 
-    def export(model: nn.Module, form: str = "float", kv: str = "float32", accuracy_level: int = 0) -> ExportedDecoder:
+    def export(
+        model: nn.Module,
+        form: str = "float",
+        kv: str = "float32",
+        activations: Literal["float", "int16", "int8"] = "float",
+    ) -> ExportedDecoder:
         lively(model)
-        weights = TorchWeights(model.eval(), form, "language_model.")
+        weights = TorchWeights(model.eval(), form, "language_model.", activations)
         config = model.config
         layers = config.num_hidden_layers
         scales = None
         if kv == "int8":
             scales = KvScales.of(tuple(0.02 + 0.01 * n for n in range(layers)), (0.03,) * layers)
-        options = DecoderOptions(rotary_tables(config, 512), scales, accuracy_level)
+        options = DecoderOptions(rotary_tables(config, 512), scales)
         with GraphEmitter(tmp_path, names.DECODER_FILE, "/model") as emitter:
             assert list(DecoderEmitter(emitter, weights, decoder_shape(config), options).emit()) == list(
                 range(1, layers + 1)

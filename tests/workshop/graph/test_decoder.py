@@ -134,10 +134,10 @@ def test_a_longer_buffer_changes_nothing(export_decoder: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["int4", "int8"])
-def test_level_4_costs_what_rounding_activations_costs(form: str, export_decoder: Any) -> None:
+def test_int8_activations_cost_what_rounding_costs(form: str, export_decoder: Any) -> None:
     """Not exact, and not worse than INT8 activations should be: a few thousandths per product."""
     torch.manual_seed(0)
-    decoder = export_decoder(llama(), form, "float32", accuracy_level=4)
+    decoder = export_decoder(llama(), form, "float32", "int8")
     embeds = decoder.embeds(40)
     expected = full_forward(decoder, embeds)[-1]
     error = np.linalg.norm(decoder.bound().feed(embeds) - expected) / np.linalg.norm(expected)

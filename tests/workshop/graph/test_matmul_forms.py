@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.device.contract import int4_blocks, int8_channels
+from stages.device.contract.activations import Activations
 from stages.workshop.graph.emitter import FLOAT, GraphEmitter
 from stages.workshop.graph.linear import Linear, stacked
 from stages.workshop.graph.matmul_forms import INT8_BLOCKS, emit_linear, int8_block, packed_blocks
 
 
-def linear_of(form: str, rows: int, columns: int, bias: bool = True, seed: int = 0) -> Linear:
+def linear_of(
+    form: str, rows: int, columns: int, bias: bool = True, seed: int = 0, activations: Activations = "float"
+) -> Linear:
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((rows, columns)).astype(np.float32)
     offset = rng.standard_normal(rows).astype(np.float32) if bias else None
     if form == "float":
-        return Linear(weight, offset)
-    return Linear(int8_channels.quantize(weight) if form == "int8" else int4_blocks.quantize(weight, int(form)), offset)
+        return Linear(weight, offset, activations)
+    quantized = int8_channels.quantize(weight) if form == "int8" else int4_blocks.quantize(weight, int(form))
+    return Linear(quantized, offset, activations)
 
 
-def product(linear: Linear, x: np.ndarray, folder: Path, open_graph: Any, level: int = 0) -> np.ndarray:
+def product(linear: Linear, x: np.ndarray, folder: Path, open_graph: Any, *, exact: bool = False) -> np.ndarray:
     rows, columns = linear.shape
     with GraphEmitter(folder, "linear.onnx", "/model") as emitter:
         emitter.input("x", FLOAT, [1, "tokens", columns])
         emitter.output("y", FLOAT, [1, "tokens", rows])
-        emit_linear(emitter, "x", linear, "layers.0/part", level, output="y")
+        emit_linear(emitter, "x", linear, "layers.0/part", "y", exact=exact)
         emitter.save()
     return open_graph(folder / "linear.onnx")({"x": x})["y"]
 
@@ -49,7 +54,7 @@ def test_the_product_is_the_dequantized_weights(
     found = product(linear, x, tmp_path, open_graph)
     assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
     if form != "float":
-        rough = product(linear, x, tmp_path, open_graph, level=4)
+        rough = product(replace(linear, activations="int8"), x, tmp_path, open_graph)
         assert np.linalg.norm(rough - expected) <= 1.5e-2 * np.linalg.norm(expected)
 
 

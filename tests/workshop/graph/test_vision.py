@@ -40,13 +40,13 @@ KINDS: dict[str, dict[str, Any]] = {
 def export_vision(tmp_path: Path, torch_weights: Any) -> Callable[..., Path]:
     """Writes both graphs; afterwards the model has the weights that their form keeps."""
 
-    def export(model: Any, form: str = "float", batch: int | str = "tiles", accuracy_level: int = 0) -> Path:
-        weights, shape = torch_weights(model, form), vision_shape(model.config)
+    def export(model: Any, form: str = "float", batch: int | str = "tiles", activations: str = "float") -> Path:
+        weights, shape = torch_weights(model, form, activations=activations), vision_shape(model.config)
         with GraphEmitter(tmp_path, names.PATCH_EMBED_FILE, "/vision/embeddings") as emitter:
             emit_patch_embed(emitter, weights, shape, batch)
             emitter.save()
         with GraphEmitter(tmp_path, names.VISION_FILE, "/vision") as emitter:
-            list(VisionEmitter(emitter, weights, shape, accuracy_level).emit(batch))
+            list(VisionEmitter(emitter, weights, shape).emit(batch))
             emitter.save()
         weights.apply()
         return tmp_path
@@ -83,7 +83,7 @@ def test_graphs_equal_torch(kind: str, form: str, tiny_model: Any, export_vision
 
 def test_a_tile_does_not_see_the_others(tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
     model = tiny_model()
-    run = open_graph(export_vision(model, "int8", accuracy_level=4) / names.VISION_FILE)
+    run = open_graph(export_vision(model, "int8", activations="int8") / names.VISION_FILE)
     patches = np.random.default_rng(0).standard_normal((5, 49, 32)).astype(np.float32)
     together = run({names.PATCH_EMBEDS: patches})[names.IMAGE_FEATURES]
     for index in range(5):
@@ -91,9 +91,9 @@ def test_a_tile_does_not_see_the_others(tiny_model: Any, export_vision: Any, ope
         np.testing.assert_allclose(alone[0], together[index], rtol=0, atol=2e-6)
 
 
-def test_level_4_costs_what_rounding_activations_costs(tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
+def test_int8_activations_cost_what_rounding_costs(tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
     model = tiny_model()
-    run = open_graph(export_vision(model, "int8", accuracy_level=4) / names.VISION_FILE)
+    run = open_graph(export_vision(model, "int8", activations="int8") / names.VISION_FILE)
     with torch.no_grad():
         patches = model.embed_patches(pixels_of(model, 3))
         expected = model.multi_modal_projector(model.encode_patches(patches))
