@@ -1,5 +1,8 @@
 """The decoder: chunked prefill and token-by-token decoding over one KV cache (Sec. 3.4, Fig. 8: t128/t1).
 
+A long prompt is read layer by layer where the export allows it (see `prefill`); short ones, and the last position of
+every prompt, go through decoder.onnx, so that an answer's first token is computed as all others are.
+
 Shapes: T new positions, P positions already in the cache, H model width, V vocabulary.
 """
 
@@ -21,6 +24,7 @@ from stages.device.contract.names import (
     present_value,
 )
 from stages.device.runtime.cache import KVCache, overflow
+from stages.device.runtime.prefill import CompactPrefill
 from stages.device.runtime.sessions import Graph, Port, check_finite
 
 DEFAULT_CHUNK = 128
@@ -34,14 +38,15 @@ class Decoder:
         graph: the decoder graph.
         spec: its shape.
         cache: where keys and values are kept.
+        compact: reads long prompts; None where decoder.onnx reads everything.
 
     Raises:
         ModelError: the graph is not the one `spec` describes.
     """
 
-    def __init__(self, graph: Graph, spec: DecoderSpec, cache: KVCache) -> None:
+    def __init__(self, graph: Graph, spec: DecoderSpec, cache: KVCache, compact: CompactPrefill | None = None) -> None:
         graph.check(*_ports(spec))
-        self.graph, self.spec, self.cache = graph, spec, cache
+        self.graph, self.spec, self.cache, self.compact = graph, spec, cache, compact
         self.length = 0
         self._logits = np.zeros((1, 1, spec.vocab_size), np.float32)
         self._ones = np.ones((1, 0), np.int64)
@@ -52,7 +57,7 @@ class Decoder:
 
         Args:
             embeds: [T, H], at least one position.
-            chunk: positions per run of the graph.
+            chunk: positions per run of a graph.
 
         Raises:
             UsageError: the positions do not fit the model's context.
@@ -61,6 +66,10 @@ class Decoder:
         if not len(embeds) or chunk < 1:
             raise ValueError(f"prefill needs positions and a chunk of at least 1, got {len(embeds)} and {chunk}")
         self.reserve(self.length + len(embeds))
+        if self.compact is not None and len(embeds) > self.compact.shortest:
+            self.compact.read(embeds[:-1], self.cache, self.length, chunk)
+            self.length += len(embeds) - 1
+            embeds = embeds[-1:]
         for start in range(0, len(embeds), chunk):
             self._run(embeds[start : start + chunk])
         logits = self._logits[0, 0]  # [V]

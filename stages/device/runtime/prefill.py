@@ -29,8 +29,8 @@ from stages.device.runtime.cache import KVCache
 from stages.device.runtime.expansion import Expander
 from stages.device.runtime.sessions import Graph, available_threads
 
-# Fewer new positions than this are read by decoder.onnx: they do not earn back what expanding the weights takes.
-SHORTEST = 64
+# Fewer positions do not earn back what expanding the weights takes.
+SHORTEST = 128
 Floats = NDArray[np.float32]
 
 
@@ -43,12 +43,15 @@ class CompactPrefill:
         spec: the decoder's shape.
         threads: None takes every core.
 
+    Attributes:
+        shortest: so many new positions, or fewer, are better read by decoder.onnx.
+
     Raises:
         ModelError: a graph or a file of weights is missing, damaged, or does not fit the layout.
     """
 
     def __init__(self, folder: Path, layout: PrefillLayout, spec: DecoderSpec, threads: int | None = None) -> None:
-        self.layout, self.spec = layout, spec
+        self.layout, self.spec, self.shortest = layout, spec, SHORTEST
         self._threads = threads or available_threads()
         self._graphs = {name: Graph(folder / name, threads) for name in sorted({one.graph for one in layout.layers})}
         self._files = map_files(folder, [ref for layer in layout.layers for ref in layer.refs])

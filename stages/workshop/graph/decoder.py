@@ -12,16 +12,17 @@ logits are computed, and in the last layer everything behind the attention too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from stages.device.contract import names
+from stages.device.contract.activations import Activations
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.emitter import FLOAT, INT8, INT64, Dim, GraphEmitter
-from stages.workshop.graph.linear import stacked
+from stages.workshop.graph.linear import Linear, stacked
 from stages.workshop.graph.matmul_forms import emit_linear, emit_linears
 from stages.workshop.graph.rotary import RotaryTables
 from stages.workshop.graph.weight_source import WeightSource
@@ -62,6 +63,8 @@ class DecoderEmitter:
         self, emitter: GraphEmitter, weights: WeightSource, shape: DecoderShape, options: DecoderOptions
     ) -> None:
         self.emitter, self.weights, self.shape, self.options = emitter, weights, shape, options
+        # What the inputs of each Linear are rounded to, by its address; compact prefill rounds alike.
+        self.activations: dict[str, Activations] = {}
 
     def emit(self) -> Iterator[int]:
         """Writes the whole graph, yielding the number of layers done.
@@ -207,12 +210,11 @@ class DecoderEmitter:
             self.weights.linear(f"{source}.{part}", count, shape.hidden, bias=shape.qkv_bias)
             for part, count in rows.items()
         ]
-        exact = self.options.exact
         packed = stacked(linears) if shape.rotary_in_attention else None
         if packed is not None:
-            return emit_linear(self.emitter, normed, packed, f"{place}/qkv_proj", exact=exact), "", ""
+            return self._emitted(normed, {f"{place}/qkv_proj": packed})[0], "", ""
         places = {f"{place}/{part}": linear for part, linear in zip(rows, linears, strict=True)}
-        query, key, value = emit_linears(self.emitter, normed, places, exact=exact)
+        query, key, value = self._emitted(normed, places)
         return query, key, value
 
     def _kv_scale_inputs(self, layer: int) -> list[str]:
@@ -244,11 +246,15 @@ class DecoderEmitter:
             f"{place}/{part}": self.weights.linear(f"{source}.{part}", shape.mlp, shape.hidden, bias=bias)
             for part in ("gate_proj", "up_proj")
         }
-        gate, up = emit_linears(emitter, normed, linears, exact=self.options.exact)
+        gate, up = self._emitted(normed, linears)
         opened = emitter.microsoft("QuickGelu", [gate], f"{place}/act_fn", alpha=1.0)
         product = emitter.node("Mul", [opened, up], place)
         return self._linear(product, f"{source}.down_proj", f"{place}/down_proj", shape.hidden, shape.mlp, bias)
 
     def _linear(self, x: str, source: str, address: str, rows: int, columns: int, bias: bool) -> str:
         linear = self.weights.linear(source, rows, columns, bias=bias)
-        return emit_linear(self.emitter, x, linear, address, exact=self.options.exact)
+        return self._emitted(x, {address: linear})[0]
+
+    def _emitted(self, x: str, linears: Mapping[str, Linear]) -> list[str]:
+        self.activations |= {address: linear.activations for address, linear in linears.items()}
+        return emit_linears(self.emitter, x, linears, exact=self.options.exact)

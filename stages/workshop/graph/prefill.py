@@ -40,10 +40,6 @@ ADDRESSES = {
     prefill_layer.UP: "mlp/up_proj",
     prefill_layer.DOWN: "mlp/down_proj",
 }
-NORMS = {
-    prefill_layout.INPUT_NORM: "input_layernorm.weight",
-    prefill_layout.ATTENTION_NORM: "post_attention_layernorm.weight",
-}
 # A cache line.
 ALIGNMENT = 64
 
@@ -76,7 +72,7 @@ def write_prefill(
         layers = [linears for linears in found if linears is not None]
         if len(layers) == shape.layers:
             layers[-1] = _keys_and_values(layers[-1], data, shape)
-            norms = [_norms(decoder, data, layer) for layer in range(shape.layers)]
+            norms = [_norms(decoder, data, n, last=n == shape.layers - 1) for n in range(shape.layers)]
     if len(layers) < shape.layers:
         (out / PREFILL_DATA_FILE).unlink()
         return None
@@ -139,13 +135,13 @@ def _linear(decoder: _DecoderTensors, data: _DataFile, place: str) -> PrefillLin
             steps=data.append(np.ascontiguousarray(scales.steps.T)),
             bias=data.append_if_any(decoder.array_if_any(f"{place}.MatMulNBits.bias")),
         )
-    channels = decoder.refs.get(f"{place}.MatMulIntegerToFloat.weight")
+    channels = decoder.refs.get(f"{place}.MatMulIntegerToFloat.qweight")
     if channels is None:
         return None
     return PrefillLinear(
         values=channels,
         channel=data.append(decoder.array(f"{place}.MatMulIntegerToFloat.scales")),
-        bias=data.append_if_any(decoder.array_if_any(f"{place}.Add.bias")),
+        bias=data.append_if_any(decoder.array_if_any(f"{place}.MatMulIntegerToFloat.bias")),
     )
 
 
@@ -172,8 +168,9 @@ def _keys_and_values(linears: Mapping[str, _Found], data: _DataFile, shape: Deco
     return {KEY_VALUE: _Found(part, form)}
 
 
-def _norms(decoder: _DecoderTensors, data: _DataFile, layer: int) -> dict[str, TensorRef]:
-    return {name: data.append(decoder.array(f"model.layers.{layer}.{tensor}")) for name, tensor in NORMS.items()}
+def _norms(decoder: _DecoderTensors, data: _DataFile, layer: int, *, last: bool) -> dict[str, TensorRef]:
+    wanted = (prefill_layout.INPUT_NORM,) if last else (prefill_layout.INPUT_NORM, prefill_layout.ATTENTION_NORM)
+    return {name: data.append(decoder.array(f"model.layers.{layer}.{name}")) for name in wanted}
 
 
 class _DecoderTensors:

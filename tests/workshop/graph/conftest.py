@@ -46,6 +46,17 @@ def lively(model: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(noise * 0.2 + (0.0 if name.endswith("bias") else 1.0))
 
 
+@pytest.fixture
+def lively_model() -> Callable[[nn.Module], nn.Module]:
+    """Gives a model lively parameters, in evaluation mode."""
+
+    def make(model: nn.Module) -> nn.Module:
+        lively(model)
+        return model.eval()
+
+    return make
+
+
 class TorchWeights:
     """A weight source over a torch model, every Linear in one form; `apply` leaves the model what the form keeps."""
 
