@@ -112,7 +112,7 @@ def test_a_quantized_folder_keeps_its_precisions(quantized_source: Path, tmp_pat
     assert checks["logits"]["relative"] < 2e-3
     for name in ("image_features", "logits"):
         assert 1e-4 < checks[name]["arithmetic"] < 5e-2
-    assert "with accuracy level 4" in done.err
+    assert "as it rounds its inputs" in done.err
     assert read_device_config(tmp_path / "onnx").decoder.kv_dtype == "int8"
     scales = (tmp_path / "onnx" / "kv_scales.json").read_text()
     assert json.loads(scales) == json.loads((quantized_source / "kv_scales.json").read_text())
@@ -157,7 +157,8 @@ def test_a_dry_run_tells_the_sizes_and_writes_nothing(
     result = result_of(run(ExportConfig(embedding=embedding, verify=False), model, tmp_path / "onnx"))  # type: ignore[arg-type]
     for name, size in planned.json()["files"].items():
         assert size == pytest.approx(result.files[name], rel=0.02), name
-    assert planned.json()["device"] == read_device_config(result.out).model_dump(mode="json")
+    # Where the embedding table lies is known only when it is written.
+    assert planned.json()["device"] == read_device_config(result.out).model_dump(mode="json", exclude={"embedding"})
 
 
 def test_a_float16_table_is_the_rounded_one(source: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_no_model_means_the_shipped_one(
     assert bluelm("chat", "--prompt", "What?", *QUICK).code == 0
 
 
-@pytest.mark.parametrize("file", names.GRAPH_FILES)
+@pytest.mark.parametrize("file", names.RUN_FILES)
 def test_missing_and_corrupt_graphs(bluelm: Bluelm, variant: Any, photo: Path, file: str) -> None:
     ask = ("--image", photo, "--prompt", "What?", *QUICK)
     broken = variant(lambda folder: (folder / file).write_bytes(b"\x00" * 50))
@@ -111,7 +111,7 @@ def test_missing_and_corrupt_graphs(bluelm: Bluelm, variant: Any, photo: Path, f
     ("part", "values", "message"),
     [
         ("decoder", {"num_layers": 2}, "decoder.onnx: the input past_key_values.1.key is missing"),
-        ("decoder", {"hidden_size": 32}, "device.json and the graph describe different models"),
+        ("decoder", {"hidden_size": 32}, "device.json: the file: the embedding ["),
         ("decoder", {"num_layers": "many"}, "device.json: decoder.num_layers"),
         ("vision", {"tile_size": 56}, "patch_embed.onnx: the input pixel_values"),
         ("prompt", {"image_token": "<picture>"}, "no token '<picture>'"),
@@ -134,14 +134,13 @@ def test_a_model_that_computes_nan(bluelm: Bluelm, variant: Any) -> None:
     import onnx
 
     def poison(folder: Path) -> None:
-        path = folder / names.EMBEDDING_FILE
-        graph = onnx.load(path)
+        path = folder / names.DECODER_FILE
+        graph = onnx.load(path, load_external_data=False)
         output = graph.graph.output[0].name
         for node in graph.graph.node:
             node.output[:] = ["clean" if name == output else name for name in node.output]
         graph.graph.initializer.append(onnx.helper.make_tensor("nan", onnx.TensorProto.FLOAT, [1], [float("nan")]))
         graph.graph.node.append(onnx.helper.make_node("Add", ["clean", "nan"], [output]))
-        path.unlink()
-        onnx.save(graph, path)
+        path.write_bytes(graph.SerializeToString())
 
     three_beats(bluelm("chat", variant(poison), "--prompt", "What?", *QUICK), "NaN", "bluelm export")

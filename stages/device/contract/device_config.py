@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract.names import DEVICE_CONFIG_FILE
+from stages.device.contract.tensor_ref import TensorRef
 from stages.device.imaging.spec import TilingSpec
 
-SCHEMA_VERSION = 1
+# 2: where the rows of the embedding table lie.
+SCHEMA_VERSION = 2
 
 
 class _Strict(BaseModel):
@@ -57,8 +59,48 @@ class PromptSpec(_Strict):
     bos_token: str | None = None
 
 
-class DeviceConfig(_Strict):
-    """The whole of `device.json`."""
+class EmbeddingSpec(_Strict):
+    """The embedding table, V rows of H numbers, in the bytes that embedding.onnx (and a tied head) reads.
+
+    | form | values | scales |
+    |---|---|---|
+    | float32, float16 | [V, H] | |
+    | int8 | uint8 [V, G·block], value + 128 | float32 [V, G] |
+    | int4 | uint8 [V, G·block/2], low nibble first, value + 8 | float32 [V, G] |
+
+    A row's last block may be padded: H ≤ G·block.
+    """
+
+    form: Literal["float32", "float16", "int8", "int4"]
+    values: TensorRef
+    scales: TensorRef | None = None
+    block: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        shape = self.values.shape
+        if len(shape) != 2:
+            raise ValueError(f"values are {list(shape)}, not rows of a table")
+        if self.form in ("float32", "float16"):
+            if (self.values.dtype, self.scales, self.block) != (self.form, None, None):
+                raise ValueError(f"a {self.form} table has {self.form} values and no scales")
+            return self
+        if self.scales is None or self.block is None or self.values.dtype != "uint8" or self.scales.dtype != "float32":
+            raise ValueError(f"an {self.form} table has uint8 values, float32 scales and a block")
+        width = self.block if self.form == "int8" else self.block // 2
+        if len(self.scales.shape) != 2 or shape != (self.scales.shape[0], self.scales.shape[1] * width):
+            raise ValueError(f"values {list(shape)} and scales {list(self.scales.shape)} do not fit a block")
+        return self
+
+    def holds(self, rows: int, columns: int) -> bool:
+        """Whether this is a table [rows, columns]."""
+        if self.scales is None or self.block is None:
+            return self.values.shape == (rows, columns)
+        return self.scales.shape == (rows, -(-columns // self.block))
+
+
+class DevicePlan(_Strict):
+    """What is known of a model before its weights are on disk."""
 
     schema_version: int = SCHEMA_VERSION
     name: str
@@ -67,9 +109,33 @@ class DeviceConfig(_Strict):
     decoder: DecoderSpec
     prompt: PromptSpec
 
+    def written(self, embedding: EmbeddingSpec) -> DeviceConfig:
+        """The whole configuration, once the table is on disk."""
+        return DeviceConfig(**{name: getattr(self, name) for name in DevicePlan.model_fields}, embedding=embedding)
+
+
+class DeviceConfig(DevicePlan):
+    """The whole of `device.json`."""
+
+    embedding: EmbeddingSpec
+
+    @model_validator(mode="after")
+    def _table_fits(self) -> Self:
+        decoder = self.decoder
+        if not self.embedding.holds(decoder.vocab_size, decoder.hidden_size):
+            shape = list(self.embedding.values.shape)
+            raise ValueError(f"the embedding {shape} is no table [{decoder.vocab_size}, {decoder.hidden_size}]")
+        return self
+
     def write(self, folder: Path) -> None:
         """Writes `device.json` into an export folder."""
         (folder / DEVICE_CONFIG_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+class _Version(BaseModel):
+    """The one field that every version of the file has."""
+
+    schema_version: int
 
 
 def read_device_config(folder: Path) -> DeviceConfig:
@@ -87,17 +153,18 @@ def read_device_config(folder: Path) -> DeviceConfig:
             f"{path} cannot be read: {error.strerror}.", "The runtime needs it to run the graphs.", remake
         ) from error
     try:
-        config = DeviceConfig.model_validate_json(text)
+        version = _Version.model_validate_json(text).schema_version
+        if version != SCHEMA_VERSION:
+            raise ModelError(
+                f"{path}: schema version {version}, this bluelm reads {SCHEMA_VERSION}.",
+                "Fields may be missing or mean something else there.",
+                remake,
+            )
+        return DeviceConfig.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
+        what = first["msg"].removeprefix("Value error, ")
         raise ModelError(
-            f"{path}: {where}: {first['msg']}.", "The runtime cannot trust a configuration it half understands.", remake
+            f"{path}: {where}: {what}.", "The runtime cannot trust a configuration it half understands.", remake
         ) from error
-    if config.schema_version != SCHEMA_VERSION:
-        raise ModelError(
-            f"{path}: schema version {config.schema_version}, this bluelm reads {SCHEMA_VERSION}.",
-            "Fields may mean something else there.",
-            remake,
-        )
-    return config

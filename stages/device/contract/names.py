@@ -7,6 +7,8 @@ VISION_FILE = "vision.onnx"
 EMBEDDING_FILE = "embedding.onnx"
 DECODER_FILE = "decoder.onnx"
 GRAPH_FILES = (PATCH_EMBED_FILE, VISION_FILE, EMBEDDING_FILE, DECODER_FILE)
+# What the runtime opens: it reads rows of the embedding table without a graph.
+RUN_FILES = (PATCH_EMBED_FILE, VISION_FILE, DECODER_FILE)
 
 DEVICE_CONFIG_FILE = "device.json"
 GENAI_CONFIG_FILE = "genai_config.json"

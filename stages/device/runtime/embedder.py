@@ -1,27 +1,74 @@
-"""Token ids to rows of the embedding table."""
+"""Token ids to rows of the embedding table, read from where export wrote them: no session holds the table in memory.
+
+Shapes: T ids, V vocabulary, H model width, G blocks per row.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.device.contract.device_config import DecoderSpec
-from stages.device.contract.names import INPUT_IDS, INPUTS_EMBEDS
-from stages.device.runtime.sessions import Graph, Port
+from stages.artifacts.errors import ModelError
+from stages.device.contract import int4_blocks, int8_channels
+from stages.device.contract.device_config import EmbeddingSpec
+from stages.device.contract.int4_blocks import Int4Blocks
+from stages.device.contract.int8_channels import Int8Channels
+from stages.device.contract.tensor_ref import TensorRef, map_files
 
 
 class Embedder:
-    """`embedding.onnx`: token ids to rows of the embedding table."""
+    """The rows of an embedding table, the very numbers that embedding.onnx gives.
 
-    def __init__(self, graph: Graph, spec: DecoderSpec) -> None:
-        graph.check(
-            inputs={INPUT_IDS: Port("tensor(int64)", (1, None))},
-            outputs={INPUTS_EMBEDS: Port("tensor(float)", (1, None, spec.hidden_size))},
-        )
-        self.graph = graph
+    Args:
+        folder: the exported model.
+        spec: what its `device.json` says of the table.
+        width: H; a row's last block may be padded beyond it.
+
+    Raises:
+        ModelError: the file of the table is missing or too short.
+    """
+
+    def __init__(self, folder: Path, spec: EmbeddingSpec, width: int) -> None:
+        self._spec, self._width = spec, width
+        refs = [ref for ref in (spec.values, spec.scales) if ref is not None]
+        self._files = map_files(folder, refs)
+        for ref in refs:
+            self._files[ref.file].array(ref)  # a short file is told now, not at the first question
 
     def __call__(self, ids: list[int]) -> NDArray[np.float32]:
-        """Embeds T ids: [T, H]."""
-        batch = np.asarray([ids], dtype=np.int64)  # [1, T]
-        rows: NDArray[np.float32] = self.graph.run({INPUT_IDS: batch}, [INPUTS_EMBEDS])[0][0]
-        return rows  # [T, H]
+        """Embeds T ids: [T, H].
+
+        Raises:
+            ModelError: an id is none of the table's.
+        """
+        wanted, rows = np.asarray(ids, np.int64), self._spec.values.shape[0]  # [T]
+        strange = wanted[(wanted < 0) | (wanted >= rows)]
+        if len(strange):
+            raise ModelError(
+                f"The token {strange[0]} has no row in the embedding table, which has {rows}.",
+                "Tokenizer and model do not belong together.",
+                "Export the model again with its own tokenizer: bluelm export CHECKPOINT --out FOLDER --force",
+            )
+        return self._dequantized(wanted)
+
+    def _dequantized(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        spec, width = self._spec, self._width
+        stored = self._rows(spec.values, ids)
+        if spec.scales is None or spec.block is None:
+            return stored.astype(np.float32, copy=False)
+        scales: NDArray[np.float32] = self._rows(spec.scales, ids)  # [T, G]
+        blocks = stored.reshape(*scales.shape, -1)  # [T, G, bytes per block]
+        if spec.form == "int4":
+            return int4_blocks.dequantize(Int4Blocks(int4_blocks.unpack(blocks, width), scales, spec.block))
+        # A row's scale is the same in all of its blocks.
+        return int8_channels.dequantize(Int8Channels(int8_channels.unpack(blocks, width), scales[:, 0]))
+
+    def _rows(self, ref: TensorRef, ids: NDArray[np.int64]) -> NDArray[Any]:
+        """A copy of some rows; the mapped pages, of which a few bytes each were wanted, are let go of."""
+        file = self._files[ref.file]
+        rows: NDArray[Any] = file.array(ref)[ids]
+        file.release(ref)
+        return rows

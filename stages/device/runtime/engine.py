@@ -18,7 +18,7 @@ from pathlib import Path
 
 from stages.artifacts.errors import BluelmError, UsageError, raise_all
 from stages.device.contract.device_config import read_device_config
-from stages.device.contract.names import GRAPH_FILES
+from stages.device.contract.names import RUN_FILES
 from stages.device.prompt.encoder import load_prompt_encoder
 from stages.device.prompt.messages import Message
 from stages.device.runtime.album import Album, PictureFeatures
@@ -119,7 +119,7 @@ class Engine:
     def __init__(self, folder: Path, options: EngineOptions | None = None, stored: FeatureStore | None = None) -> None:
         self.folder, self.options = folder, options or EngineOptions()
         self.config = read_device_config(folder)
-        for name in GRAPH_FILES:
+        for name in RUN_FILES:
             if not (folder / name).is_file():
                 raise missing_graph(folder / name)
         spec = self.config.prompt

@@ -1,4 +1,4 @@
-"""The language side of an exported model: embedding and decoder, loaded together."""
+"""The language side of an exported model: embedding rows and decoder, loaded together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.device.contract.device_config import DeviceConfig
-from stages.device.contract.names import DECODER_FILE, EMBEDDING_FILE
+from stages.device.contract.names import DECODER_FILE
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.context import Context
 from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder
 from stages.device.runtime.embedder import Embedder
+from stages.device.runtime.prefill import load_prefill
 from stages.device.runtime.sessions import Graph
 
 # The paper's KV capacity (Table 5); the cache grows beyond it when a conversation does.
@@ -34,7 +35,7 @@ def load_language(
     capacity: int = DEFAULT_CAPACITY,
     chunk: int = DEFAULT_CHUNK,
 ) -> LanguageModel:
-    """Loads embedding and decoder.
+    """Opens the embedding table and loads the decoder.
 
     Args:
         folder: the exported model.
@@ -44,11 +45,11 @@ def load_language(
         chunk: positions per prefill run.
 
     Raises:
-        ModelError: a graph is missing, damaged, or not the one `device.json` describes.
+        ModelError: a file is missing, damaged, or not the one `device.json` describes.
     """
     started = time.perf_counter()
     spec = config.decoder
-    # A lookup needs no pool of threads.
-    embedder = Embedder(Graph(folder / EMBEDDING_FILE, threads=1), spec)
-    decoder = Decoder(Graph(folder / DECODER_FILE, threads), spec, KVCache(spec, capacity))
+    embedder = Embedder(folder, config.embedding, spec.hidden_size)
+    compact = load_prefill(folder, spec, threads)
+    decoder = Decoder(Graph(folder / DECODER_FILE, threads), spec, KVCache(spec, capacity), compact)
     return LanguageModel(Context(decoder, embedder, chunk), time.perf_counter() - started)

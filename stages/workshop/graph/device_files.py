@@ -1,4 +1,4 @@
-"""What lies beside the graphs: device.json, genai_config.json, tokenizer, chat template, processor configuration."""
+"""What lies beside the graphs: the data of device.json, genai_config.json, tokenizer, chat template, processor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract import names
-from stages.device.contract.device_config import DecoderSpec, DeviceConfig, PromptSpec, VisionSpec
+from stages.device.contract.device_config import DecoderSpec, DevicePlan, PromptSpec, VisionSpec
 from stages.device.imaging.presets import ImagingPreset
 from stages.workshop.graph.checkpoint_settings import PROCESSOR_FILES, read_chat_template
 from stages.workshop.graph.graphs import GraphOptions, ModelShape, model_shape
@@ -22,8 +22,8 @@ COPIED_FILES = (names.TOKENIZER_FILE, "tokenizer_config.json", "generation_confi
 
 def device_config(
     name: str, config: BlueLMVConfig, imaging: ImagingPreset, prompt: PromptSpec, options: GraphOptions
-) -> DeviceConfig:
-    """`device.json` of a model.
+) -> DevicePlan:
+    """`device.json` of a model, but for what only the written weights tell.
 
     Raises:
         ModelError: the picture processor's tiles are not the vision tower's.
@@ -31,7 +31,7 @@ def device_config(
     shape = model_shape(config, options.max_context)
     vision, decoder = shape.vision, shape.decoder
     _check_tiles(imaging, shape)
-    return DeviceConfig(
+    return DevicePlan(
         name=name,
         vision=VisionSpec(
             tile_size=vision.tile_size,
@@ -59,7 +59,7 @@ def device_config(
     )
 
 
-def genai_config(device: DeviceConfig) -> dict[str, Any]:
+def genai_config(device: DevicePlan) -> dict[str, Any]:
     """`genai_config.json` of onnxruntime-genai.
 
     genai has no model type for a decoder on embeddings with this vision tower, so it cannot run the folder by itself;
@@ -110,13 +110,12 @@ def genai_config(device: DeviceConfig) -> dict[str, Any]:
     }
 
 
-def write_device_files(out: Path, device: DeviceConfig, options: GraphOptions, source: Path | None) -> None:
-    """Writes the configuration files; copies tokenizer, chat template and processor files of a checkpoint, if any.
+def write_device_files(out: Path, device: DevicePlan, options: GraphOptions, source: Path | None) -> None:
+    """Writes all but device.json; copies tokenizer, chat template and processor files of a checkpoint, if any.
 
     Raises:
         ModelError: the checkpoint has no chat template.
     """
-    device.write(out)
     text = json.dumps(genai_config(device), indent=2) + "\n"
     (out / names.GENAI_CONFIG_FILE).write_text(text, encoding="utf-8")
     if options.kv_scales is not None:

@@ -16,7 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.workshop.graph.external_data import ExternalData
+from stages.device.contract.tensor_ref import TensorRef
+from stages.workshop.graph.external_data import ExternalData, initializer
 
 # opset 23 brings RMSNormalization; IR 11 is the version that came with it. Fixed, so that the bytes are.
 OPSET, IR_VERSION = 23, 11
@@ -35,12 +36,14 @@ class GraphEmitter:
         folder: where the graph and its `.data` file go.
         file: the graph's file name.
         root: the address all nodes of this graph begin with, such as `/model`.
+        shared: weights of finished graphs in this folder; those that this one has too, byte for byte, are read there.
     """
 
-    def __init__(self, folder: Path, file: str, root: str) -> None:
+    def __init__(self, folder: Path, file: str, root: str, shared: Sequence[TensorRef] = ()) -> None:
         self.path = folder / file
         self.root = root
-        self._data = ExternalData(folder / f"{file}.data")
+        self._data = ExternalData(folder / f"{file}.data", shared)
+        self._refs: dict[str, TensorRef] = {}
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -63,13 +66,25 @@ class GraphEmitter:
         """Declares a value that some node writes under this very name as a graph output."""
         self._outputs.append(helper.make_tensor_value_info(name, element, list(shape)))
 
+    @property
+    def refs(self) -> dict[str, TensorRef]:
+        """Where the weights lie that are not inside the graph file, by name."""
+        return dict(self._refs)
+
     def weight(self, name: str, array: NDArray[Any]) -> str:
         """Adds a weight under its name; where that name is there already, the first one stays."""
         if name not in self._initializers:
-            inline = array.nbytes < INLINE_BYTES
-            tensor = numpy_helper.from_array(array, name) if inline else self._data.append(name, array)
-            self._initializers[name] = tensor
+            if array.nbytes < INLINE_BYTES:
+                self._initializers[name] = numpy_helper.from_array(array, name)
+            else:
+                self.outside(name, array)
         return name
+
+    def outside(self, name: str, array: NDArray[Any]) -> TensorRef:
+        """Adds a weight that lies outside the graph file even where it is small, and tells where."""
+        self._refs[name] = self._data.append(array)
+        self._initializers[name] = initializer(name, self._refs[name])
+        return self._refs[name]
 
     def const(self, value: int | Sequence[int] | float, dtype: str = "int64") -> str:
         """A small constant, shared by all nodes that use it."""

@@ -34,6 +34,10 @@ def file_sizes(weights: CheckpointWeights, config: BlueLMVConfig, options: Graph
         sizes[_graph_of(name)] += _bytes(scheme, shape, leaf) // (2 if half else 1)
     if weights.tied:
         sizes[names.DECODER_FILE] += _bytes(weights.scheme(HEAD), weights.infos[f"{EMBEDDING}.weight"].shape, "weight")
+        table, head = (weights.scheme(module) for module in (EMBEDDING, HEAD))
+        if table.bits == 4 and (table.bits, table.group_size) == (head.bits, head.group_size):
+            # The same bytes: embedding.onnx reads them in the decoder's file.
+            del sizes[names.EMBEDDING_FILE]
     decoder = model_shape(config, options.max_context).decoder
     sizes[names.DECODER_FILE] += options.max_context * decoder.head_dim * FLOAT_BYTES
     return {f"{graph}.data": size for graph, size in sizes.items()}

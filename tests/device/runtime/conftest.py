@@ -17,12 +17,14 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
 
 from stages.device.contract import names
-from stages.device.contract.device_config import DecoderSpec, DeviceConfig, PromptSpec, VisionSpec
+from stages.device.contract.device_config import DecoderSpec, DeviceConfig, EmbeddingSpec, PromptSpec, VisionSpec
+from stages.device.contract.tensor_ref import TensorRef
 from stages.device.imaging.spec import TilingSpec
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, CONTEXT = 32, 2, 1, 16, 2, 512
 SIDE, PATCH, WIDTH, TOKENS = 16, 4, 24, 4
 PATCHES = (SIDE // PATCH) ** 2
+TABLE_FILE = "table.data"
 IMAGE, START, END = "<image>", "<|im_start|>", "<|im_end|>"
 
 
@@ -94,14 +96,10 @@ def write_vision(folder: Path, rng: np.random.Generator, batch: Any) -> None:
     )
 
 
-def write_embedding(folder: Path, table: np.ndarray) -> None:
-    save(
-        folder,
-        names.EMBEDDING_FILE,
-        [helper.make_node("Gather", ["table", names.INPUT_IDS], [names.INPUTS_EMBEDS])],
-        [tensor(names.INPUT_IDS, [1, "tokens"], TensorProto.INT64)],
-        [tensor(names.INPUTS_EMBEDS, [1, "tokens", HIDDEN])],
-        {"table": table},
+def write_embedding(folder: Path, table: np.ndarray) -> EmbeddingSpec:
+    (folder / TABLE_FILE).write_bytes(table.tobytes())
+    return EmbeddingSpec(
+        form="float32", values=TensorRef(file=TABLE_FILE, offset=0, shape=table.shape, dtype="float32")
     )
 
 
@@ -164,7 +162,7 @@ def write_decoder(folder: Path, rng: np.random.Generator, vocab: int, kv: str, d
     save(folder, names.DECODER_FILE, nodes, inputs, outputs, weights)
 
 
-def device_config(vocab: int, kv: str, batch: int | None, stop: int) -> DeviceConfig:
+def device_config(vocab: int, kv: str, batch: int | None, stop: int, embedding: EmbeddingSpec) -> DeviceConfig:
     return DeviceConfig(
         name="handmade",
         vision=VisionSpec(
@@ -189,6 +187,7 @@ def device_config(vocab: int, kv: str, batch: int | None, stop: int) -> DeviceCo
             kv_dtype=kv,  # type: ignore[arg-type]
         ),
         prompt=PromptSpec(image_token=IMAGE, image_token_id=stop + 1, eos_token_ids=(stop,)),
+        embedding=embedding,
     )
 
 
@@ -208,10 +207,10 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             with create(out, ArtifactSpec("onnx", "export", {"kv": kv, "batch": batch}, seed)) as draft:
                 vocab = write_tokenizer(draft.path)
                 write_vision(draft.path, rng, batch or "tiles")
-                write_embedding(draft.path, normal(rng, vocab, HIDDEN, scale=1.0))
+                embedding = write_embedding(draft.path, normal(rng, vocab, HIDDEN, scale=1.0))
                 write_decoder(draft.path, rng, vocab, kv, damage)
                 (draft.path / names.CHAT_TEMPLATE_FILE).write_text(default_template(), encoding="utf-8")
-                device_config(vocab, kv, batch, stop=257).write(draft.path)
+                device_config(vocab, kv, batch, 257, embedding).write(draft.path)
             made[key] = out
         return made[key]
 

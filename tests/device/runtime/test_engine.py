@@ -162,7 +162,7 @@ def test_both_sides_fail_together(handmade: Path, tmp_path: Path, make_engine: A
     assert [names.VISION_FILE in p.what or names.DECODER_FILE in p.what for p in caught.value.problems] == [True, True]
 
 
-@pytest.mark.parametrize("file", [*names.GRAPH_FILES, names.TOKENIZER_FILE, names.CHAT_TEMPLATE_FILE, "device.json"])
+@pytest.mark.parametrize("file", [*names.RUN_FILES, names.TOKENIZER_FILE, names.CHAT_TEMPLATE_FILE, "device.json"])
 def test_a_missing_file_is_named_at_once(handmade: Path, tmp_path: Path, file: str) -> None:
     for source in handmade.iterdir():
         (tmp_path / source.name).write_bytes(source.read_bytes())

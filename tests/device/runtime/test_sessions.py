@@ -35,7 +35,7 @@ def beats(error: BluelmError) -> bool:
     return bool(error.what and error.why and error.fix)
 
 
-@pytest.mark.parametrize("file", names.GRAPH_FILES)
+@pytest.mark.parametrize("file", names.RUN_FILES)
 def test_a_missing_graph_is_named(copy: Path, file: str) -> None:
     (copy / file).unlink()
     with pytest.raises(ModelError, match=f"{file} does not exist") as caught:
@@ -43,7 +43,7 @@ def test_a_missing_graph_is_named(copy: Path, file: str) -> None:
     assert beats(caught.value) and "bluelm export" in caught.value.fix
 
 
-@pytest.mark.parametrize("file", names.GRAPH_FILES)
+@pytest.mark.parametrize("file", names.RUN_FILES)
 @pytest.mark.parametrize("content", [b"", b"no graph at all", b"\x08\x0a" + b"\xff" * 100])
 def test_a_corrupt_graph_is_named(copy: Path, file: str, content: bytes) -> None:
     (copy / file).write_bytes(content)
@@ -52,7 +52,7 @@ def test_a_corrupt_graph_is_named(copy: Path, file: str, content: bytes) -> None
     assert beats(caught.value)
 
 
-@pytest.mark.parametrize("file", names.GRAPH_FILES)
+@pytest.mark.parametrize("file", names.RUN_FILES)
 def test_a_truncated_graph_is_named(copy: Path, file: str) -> None:
     data = (copy / file).read_bytes()
     (copy / file).write_bytes(data[: len(data) // 2])
@@ -65,11 +65,9 @@ TAMPERED: dict[str, tuple[str, Any, str]] = {
     "vision.patches_per_tile": ("patch_embed.onnx", 9, "output patch_embeds has 16 at axis 1, where 9"),
     "vision.vision_width": ("patch_embed.onnx", 25, "output patch_embeds has 24 at axis 2, where 25"),
     "vision.tokens_per_tile": ("vision.onnx", 5, "output image_features has 4 at axis 1, where 5"),
-    "decoder.hidden_size": ("vision.onnx", 64, "output image_features has 32 at axis 2, where 64"),
     "decoder.num_layers": ("decoder.onnx", 3, "input past_key_values.2.key is missing"),
     "decoder.num_key_value_heads": ("decoder.onnx", 2, "input past_key_values.0.key has 1 at axis 1, where 2"),
     "decoder.head_dim": ("decoder.onnx", 8, "input past_key_values.0.key has 16 at axis 3, where 8"),
-    "decoder.vocab_size": ("decoder.onnx", 7, "output logits has 259 at axis 2, where 7"),
     "decoder.kv_dtype": ("decoder.onnx", "int8", r"is tensor\(float\), not tensor\(int8\)"),
 }
 
@@ -87,6 +85,29 @@ def test_a_configuration_that_does_not_fit_the_graphs_is_refused_at_load(copy: P
     assert "device.json" in caught.value.why
 
 
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", 64), ("vocab_size", 7)])
+def test_a_table_of_another_size_is_refused(copy: Path, key: str, value: int) -> None:
+    path = copy / names.DEVICE_CONFIG_FILE
+    config = json.loads(path.read_text())
+    config["decoder"][key] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"the embedding \[259, 32\] is no table \[") as caught:
+        load(copy)
+    assert beats(caught.value)
+
+
+def test_a_missing_or_short_table_is_named(copy: Path) -> None:
+    file = copy / "table.data"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"table\.data has \d+ bytes; a weight lies at 0 to") as caught:
+        load(copy)
+    assert beats(caught.value)
+    file.unlink()
+    with pytest.raises(ModelError, match=r"table\.data cannot be read") as caught:
+        load(copy)
+    assert beats(caught.value) and "bluelm export" in caught.value.fix
+
+
 def test_fewer_layers_than_the_graph_has_are_refused(copy: Path) -> None:
     path = copy / names.DEVICE_CONFIG_FILE
     config = json.loads(path.read_text())
@@ -97,9 +118,9 @@ def test_fewer_layers_than_the_graph_has_are_refused(copy: Path) -> None:
 
 
 def test_an_error_while_running_is_ours_to_explain(handmade: Path) -> None:
-    graph = Graph(handmade / names.EMBEDDING_FILE, threads=1)
-    with pytest.raises(ModelError, match=r"embedding\.onnx: it stopped while running"):
-        graph.run({names.INPUT_IDS: np.array([[10**6]])}, [names.INPUTS_EMBEDS])
+    graph = Graph(handmade / names.VISION_FILE, threads=1)
+    with pytest.raises(ModelError, match=r"vision\.onnx: it stopped while running"):
+        graph.run({names.PATCH_EMBEDS: np.zeros((1, 1, 1), np.float32)}, [names.IMAGE_FEATURES])
 
 
 def test_load_time_is_measured(make_model: Callable[..., Path]) -> None:
