@@ -16,6 +16,7 @@ from stages.device.imaging.presets import ImagingPreset, imaging_preset
 from stages.workshop.graph.device_files import device_config, write_device_files
 from stages.workshop.graph.graphs import GraphOptions, write_graphs
 from stages.workshop.graph.random_weights import PAPER_RULES, RandomWeights
+from stages.workshop.quant.activation_policy import FIXED_POLICIES, Policy
 from stages.workshop.quant.policy import Rule
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def write_random_model(
     layers: int | None = None,
     vision_layers: int | None = None,
     rules: Sequence[Rule] = PAPER_RULES,
+    policy: Policy = "mix",
     int8_kv: bool = True,
     options: GraphOptions | None = None,
     tokenizer: Path | None = None,
@@ -47,6 +49,8 @@ def write_random_model(
         layers: decoder layers instead of the preset's.
         vision_layers: tower layers instead of the preset's.
         rules: which module gets which weights; `()` for an all-float model.
+        policy: what the inputs of quantized weights are rounded to: `paper` INT16, `mix` INT16 before down_proj and
+            INT8 elsewhere, `int8` or `float`.
         int8_kv: an INT8 KV cache with one scale for all; False for float32.
         options: context length, batch, activations (its `kv_scales` are replaced).
         tokenizer: a folder with tokenizer.json (and chat_template.jinja) to copy; without one the folder can be
@@ -69,5 +73,7 @@ def write_random_model(
     for file in (TOKENIZER_FILE, CHAT_TEMPLATE_FILE) if tokenizer is not None else ():
         assert tokenizer is not None
         shutil.copyfile(tokenizer / file, out / file)
-    embedding = yield from write_graphs(RandomWeights(rules, seed), config, out, options)
+    tied = bool(text.tie_word_embeddings)
+    weights = RandomWeights(rules, seed, activations=FIXED_POLICIES[policy], tied=tied)
+    embedding = yield from write_graphs(weights, config, out, options)
     device.written(embedding).write(out)

@@ -63,7 +63,7 @@ class Rule(RecipeModel):
     @classmethod
     def _compiles(cls, pattern: str) -> str:
         try:
-            _regex(pattern)
+            compiled(pattern)
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return pattern
@@ -81,7 +81,7 @@ class Rule(RecipeModel):
 
     def matches(self, name: str) -> bool:
         """Whether a module's full name falls under this rule."""
-        return _regex(self.modules).fullmatch(name) is not None
+        return compiled(self.modules).fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -163,5 +163,6 @@ def _misfit(module: WeightedModule, scheme: Scheme, pattern: str) -> BluelmError
     )
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A rule's pattern over module names; re.error where it is none."""
     return re.compile(pattern[3:] if pattern.startswith("re:") else fnmatch.translate(pattern))

@@ -1,0 +1,120 @@
+"""What the inputs of each Linear are rounded to: ordered patterns, the first match wins (BlueLM-V-3B Sec. 3.4).
+
+The paper multiplies INT4 weights with INT16 activations throughout, since its chip does so at no cost. Where INT8 is
+faster, a rule may keep INT16 for those inputs that outliers make too coarse: `int16_above` is a bound on what INT8
+rounding was measured to do to them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stages.artifacts.errors import BluelmError, RecipeError
+from stages.artifacts.recipes import RecipeModel
+from stages.device.contract.activations import Activations
+from stages.workshop.quant.policy import compiled
+
+# Where no rule says anything: what costs least.
+DEFAULT: Activations = "int8"
+
+
+class ActivationRule(RecipeModel):
+    """One line of the policy.
+
+    Attributes:
+        modules: a glob over full module names (`*` also matches dots), or `re:` and a regular expression that must
+            match the whole name.
+        activations: int8 or int16 per token, or float.
+        int16_above: with int8: INT16 where the relative error of rounding this Linear's inputs to INT8, the mean over
+            calibration tokens of ‖x − a8(x)‖ / ‖x‖, is above this.
+    """
+
+    modules: str = Field(min_length=1)
+    activations: Activations
+    int16_above: float | None = Field(default=None, ge=0)
+
+    @field_validator("modules")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            compiled(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
+
+    @model_validator(mode="after")
+    def _bound_only_for_int8(self) -> ActivationRule:
+        if self.int16_above is not None and self.activations != "int8":
+            raise ValueError(f"int16_above belongs to int8; {self.activations} stays what it is")
+        return self
+
+    def matches(self, name: str) -> bool:
+        """Whether a module's full name falls under this rule."""
+        return compiled(self.modules).fullmatch(name) is not None
+
+
+def rule_of(rules: Sequence[ActivationRule], name: str) -> ActivationRule | None:
+    """The first rule that a module falls under."""
+    return next((rule for rule in rules if rule.matches(name)), None)
+
+
+def resolve(
+    rules: Sequence[ActivationRule], names: Sequence[str], int8_errors: Mapping[str, float | None]
+) -> dict[str, Activations]:
+    """The precision of every Linear's inputs.
+
+    Args:
+        rules: the policy.
+        names: the Linears.
+        int8_errors: measured relative error of INT8 inputs by Linear. One that no input reached stays INT16 where a
+            bound would have decided.
+    """
+    chosen: dict[str, Activations] = {}
+    for name in names:
+        rule = rule_of(rules, name)
+        chosen[name] = DEFAULT if rule is None else rule.activations
+        if rule is not None and rule.int16_above is not None:
+            error = int8_errors.get(name)
+            chosen[name] = "int16" if error is None or error > rule.int16_above else "int8"
+    return chosen
+
+
+def bounded(rules: Sequence[ActivationRule], names: Sequence[str]) -> list[str]:
+    """The Linears whose precision a measurement decides."""
+    found = []
+    for name in names:
+        rule = rule_of(rules, name)
+        if rule is not None and rule.int16_above is not None:
+            found.append(name)
+    return found
+
+
+def unused(rules: Sequence[ActivationRule], names: Sequence[str]) -> list[BluelmError]:
+    """An error for each rule that decides nothing."""
+    used = {id(rule_of(rules, name)) for name in names}
+    return [
+        RecipeError(
+            f"activations, rule {index}, {rule.modules!r}, decides for no Linear of this model.",
+            "What it was meant for would silently be rounded otherwise.",
+            "Mend the pattern, move it above the rule that takes its modules, or remove it.",
+        )
+        for index, rule in enumerate(rules, start=1)
+        if id(rule) not in used
+    ]
+
+
+Policy = Literal["paper", "mix", "int8", "float"]
+# Policies without a model to measure: down_proj's inputs are a product of two activations, where outliers live.
+FIXED_POLICIES: Mapping[Policy, tuple[ActivationRule, ...]] = {
+    "paper": (ActivationRule(modules="*", activations="int16"),),
+    "mix": (
+        ActivationRule(modules="language_model.*.mlp.down_proj", activations="int16"),
+        ActivationRule(modules="*", activations="int8"),
+    ),
+    "int8": (ActivationRule(modules="*", activations="int8"),),
+    "float": (ActivationRule(modules="*", activations="float"),),
+}
