@@ -1,4 +1,4 @@
-"""The four graphs of a model, written one after the other from any source of weights.
+"""The graphs of a model, written one after the other from any source of weights.
 
 An example folder to run against, from nothing (random weights, no checkpoint):
 
@@ -24,6 +24,7 @@ from stages.workshop.graph.decoder_shape import DecoderShape, decoder_shape
 from stages.workshop.graph.embedding import emit_embedding
 from stages.workshop.graph.emitter import Dim, GraphEmitter
 from stages.workshop.graph.patch_embed import emit_patch_embed
+from stages.workshop.graph.prefill import write_prefill
 from stages.workshop.graph.rotary import rotary_tables
 from stages.workshop.graph.vision import VisionEmitter
 from stages.workshop.graph.vision_shape import VisionShape, vision_shape
@@ -128,9 +129,11 @@ def write_graphs(
     rotary = rotary_tables(config.text_config, options.max_context)
     decoder = DecoderOptions(rotary, options.kv_scales)
     with GraphEmitter(out, names.DECODER_FILE, "/model") as emitter:
-        for layer in DecoderEmitter(emitter, weights, shape.decoder, decoder).emit():
+        nodes = DecoderEmitter(emitter, weights, shape.decoder, decoder)
+        for layer in nodes.emit():
             yield Progress("writing graphs", 1 + shape.vision.layers + layer, total, "part")
         emitter.save()
+    write_prefill(out, shape.decoder, rotary, nodes.activations)
     shared = list(emitter.refs.values())
     with GraphEmitter(out, names.EMBEDDING_FILE, "/model", shared) as emitter:
         table = weights.linear(EMBEDDING, shape.decoder.vocab, shape.decoder.hidden, bias=False)
