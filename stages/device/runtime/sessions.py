@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ _ORT_ERRORS = tuple(
     if hasattr(ort_state, name)
 )
 _FATAL_ONLY = 4
+# Where sessions that are being opened write their profiles, see `profiled_into`.
+_PROFILES: ContextVar[Path | None] = ContextVar("profiles", default=None)
+
+
+@contextmanager
+def profiled_into(folder: Path) -> Iterator[None]:
+    """Graphs opened in this block, in this thread, write what every operator took to `folder/<graph>_<time>.json`.
+
+    A file is complete once its graph is let go of.
+    """
+    before = _PROFILES.set(folder)
+    try:
+        yield
+    finally:
+        _PROFILES.reset(before)
 
 
 @dataclass(frozen=True)
@@ -76,7 +92,7 @@ class Graph:
         self.path = path
         with _explained(path, "onnxruntime cannot open it"):
             self.session = ort.InferenceSession(
-                os.fspath(path), sess_options=_options(threads), providers=["CPUExecutionProvider"]
+                os.fspath(path), sess_options=_options(threads, path.stem), providers=["CPUExecutionProvider"]
             )
         self.load_s = time.perf_counter() - started
 
@@ -155,8 +171,12 @@ def available_threads() -> int:
     return os.cpu_count() or 1
 
 
-def _options(threads: int | None) -> ort.SessionOptions:
+def _options(threads: int | None, name: str) -> ort.SessionOptions:
     options = ort.SessionOptions()
+    profiles = _PROFILES.get()
+    if profiles is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.fspath(profiles / name)
     options.intra_op_num_threads = threads or available_threads()
     options.inter_op_num_threads = 1
     # Errors arrive as exceptions and are told once, in our words.
