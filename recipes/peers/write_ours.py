@@ -84,8 +84,8 @@ def vit(folder: Path, layers: int) -> None:
         (folder / activations).mkdir()
         write_device_files(folder / activations, device, options, None)
         source = RoundedWeights(model.state_dict(), activations)
-        for _ in write_graphs(source, config, folder / activations, options):
-            pass
+        embedding = _result(write_graphs(source, config, folder / activations, options))
+        device.written(embedding).write(folder / activations)
     model.load_state_dict({**model.state_dict(), **source.rounded})
     save_file(_vision_state(model), folder / "rounded.safetensors")
 
@@ -113,6 +113,15 @@ class RoundedWeights:
 
     def tensor(self, name: str, shape: tuple[int, ...]):
         return self.state[name].numpy().reshape(shape)
+
+
+def _result(steps):
+    """What a generator returns after all its progress."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
 
 
 def _vision_state(model) -> dict:
