@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stages.artifacts.errors import ArtifactError, BluelmError, DataError, UsageError, raise_all
 from stages.artifacts.events import Event, Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
 from stages.artifacts.manifest import parent_of
 from stages.artifacts.recipes import RecipeModel
+from stages.device.contract.activations import Activations
 from stages.device.prompt.messages import assistant, user
 from stages.evaluate.questions import Question, read_questions
+from stages.workshop.quant.activation_policy import ActivationRule, resolve, unused
 from stages.workshop.quant.plan import WeightPlan, plan_weights
 from stages.workshop.quant.policy import Rule
 from stages.workshop.quant.quantization_config import OwnKeys
@@ -46,7 +48,7 @@ Returned = TypeVar("Returned")
 Stream = Generator[Event[Any], None, Returned]
 
 SPLIT = "train"
-KV_NOTE = "no corpus given: the KV cache stays float and output errors are not measured"
+KV_NOTE = "no corpus given: the KV cache stays float and no layer's errors are measured"
 
 
 class QuantizeConfig(RecipeModel):
@@ -54,18 +56,22 @@ class QuantizeConfig(RecipeModel):
 
     Attributes:
         rules: the policy; the first rule that matches a module decides.
-        activations: precision of the activations the scheme is meant for, by part; recorded only.
+        activations: what the inputs of each Linear are rounded to on the device; the first rule that matches decides.
+            INT8 where none does.
         kv: int8 calibrates scales for an INT8 cache, float32 leaves them out.
+        scales: two-level puts the scales of INT4 blocks on a grid per row, which prefill needs to expand them to INT8;
+            free takes each block's best.
         scale_dtype: type of the weight scales in the file.
         samples: prompts of the corpus that calibrate.
-        error_samples: on how many of them the output error of every layer is measured.
+        error_samples: on how many of them the errors of every layer's inputs and outputs are measured.
         part: model, or llm for the language model alone as a plain transformers folder.
         dtype: of the model during calibration.
         shard_gb: size of the weight files in 10^9 bytes.
     """
 
     rules: tuple[Rule, ...] = Field(min_length=1)
-    activations: dict[str, str] = Field(default_factory=dict)
+    activations: tuple[ActivationRule, ...] = ()
+    scales: Literal["two-level", "free"] = "two-level"
     kv: Literal["int8", "float32"] = "int8"
     scale_dtype: Literal["float16", "float32"] = "float16"
     samples: int = Field(default=64, ge=1)
@@ -73,6 +79,12 @@ class QuantizeConfig(RecipeModel):
     part: Literal["model", "llm"] = "model"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     shard_gb: float = Field(default=2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_measured(self) -> QuantizeConfig:
+        if not self.error_samples and any(rule.int16_above is not None for rule in self.activations):
+            raise ValueError("error_samples: 0 measures nothing that int16_above could be held against")
+        return self
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,7 @@ def plan(config: QuantizeConfig, checkpoint: Path) -> QuantizePlan:
         config.scale_dtype,
         only_llm=config.part == "llm",
     )
+    raise_all(unused(config.activations, weights.linears))
     return QuantizePlan(weights, config)
 
 
@@ -168,6 +181,8 @@ def run(
     Raises:
         BluelmError: see `plan`; or the corpus cannot be used. All of it before anything is written.
     """
+    from stages.workshop.quant.conversion import write_config
+
     if threads is not None:
         import torch
 
@@ -184,7 +199,10 @@ def run(
     with create(out, spec, force=force) as draft:
         errors = yield from _write(config, checkpoint, decided.weights, draft)
         calibration = yield from _calibrate(config, checkpoint, prompts, decided.weights, draft, device)
-        report = _report(decided, errors, calibration)
+        activations = _activations(decided, calibration)
+        # Again, now that the measured part of the policy is decided.
+        write_config(checkpoint, decided.weights, _own_keys(config, activations), draft.path)
+        report = _report(decided, errors, activations, calibration)
         report.write(draft.path)
         draft.metrics.update(report.total.model_dump(mode="json"))
     yield Finished(QuantizeResult(out, report))
@@ -209,13 +227,14 @@ def _write(config: QuantizeConfig, checkpoint: Path, weights: WeightPlan, draft:
     """Weights, configuration and companion files; returns the weight error of every quantized module."""
     from stages.workshop.quant.conversion import convert, copy_companions, write_config
 
-    own = OwnKeys(scale_dtype=config.scale_dtype, activations=config.activations, kv=config.kv)
+    own = _own_keys(config, {})
     errors: dict[str, float] = {}
     source = TensorFolder(checkpoint)
-    written = convert(source, weights, config.scale_dtype, draft.path, int(config.shard_gb * 1e9))
+    written = convert(source, weights, own.scale_format, draft.path, int(config.shard_gb * 1e9))
     for done, tensor in enumerate(written, start=1):
         errors |= tensor.weight_errors
         yield Progress("quantize", done, len(weights.tensors), "tensors")
+    # QuantizedFolder, which calibration reads the weights with, needs it.
     write_config(checkpoint, weights, own, draft.path)
     copy_companions(checkpoint, weights, draft.path)
     return errors
@@ -233,6 +252,13 @@ def _prompts(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
             "--data is missing.",
             "The scales of the INT8 KV cache come from real prompts.",
             "Give a corpus (bluelm data render makes one), or keep the cache float: --kv float32",
+        )
+    bound = next((rule for rule in config.activations if rule.int16_above is not None), None)
+    if corpus is None and bound is not None:
+        raise UsageError(
+            f"--data is missing: int16_above for {bound.modules!r} is a bound on what rounding does to real inputs.",
+            "Without prompts nothing is measured, and outliers that need INT16 would go unseen.",
+            "Give a corpus (bluelm data render makes one), or a recipe without int16_above: --recipe quantize.yaml",
         )
     if corpus is None:
         return []
@@ -292,7 +318,24 @@ def _inputs(processor: BlueLMVProcessor, prompt: Question, model: PreTrainedMode
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
-def _report(decided: QuantizePlan, errors: Mapping[str, float], calibration: Calibration | None) -> Report:
+def _activations(decided: QuantizePlan, calibration: Calibration | None) -> dict[str, Activations]:
+    """What the inputs of every quantized Linear are rounded to, by the policy and what was measured."""
+    weights = decided.weights
+    names = [name for name in (*weights.packed, *weights.at_export) if name in weights.linears]
+    errors = {name: calibration.input_error(name, "int8") if calibration else None for name in names}
+    return resolve(decided.config.activations, names, errors)
+
+
+def _own_keys(config: QuantizeConfig, activations: Mapping[str, Activations]) -> OwnKeys:
+    return OwnKeys(scale_dtype=config.scale_dtype, scales=config.scales, activations=dict(activations), kv=config.kv)
+
+
+def _report(
+    decided: QuantizePlan,
+    errors: Mapping[str, float],
+    activations: Mapping[str, Activations],
+    calibration: Calibration | None,
+) -> Report:
     tensors = {tensor.name: tensor for tensor in decided.weights.tensors}
     layers = []
     for module, scheme in {**decided.weights.packed, **decided.weights.at_export}.items():
@@ -308,6 +351,10 @@ def _report(decided: QuantizePlan, errors: Mapping[str, float], calibration: Cal
                 at_export=later is not None,
                 weight_error=errors[module],
                 output_error=calibration.output_error(module) if calibration else None,
+                # The embedding multiplies nothing.
+                activations=activations.get(module, "float"),
+                int8_input_error=calibration.input_error(module, "int8") if calibration else None,
+                int16_input_error=calibration.input_error(module, "int16") if calibration else None,
                 bytes_before=tensor.bytes_before if own else 0,
                 bytes_after=tensor.bytes_after if own else 0,
             )

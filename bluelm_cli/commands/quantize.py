@@ -57,6 +57,8 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint: INT8 vision and connector, INT4 language model, INT8 KV cache.
 
+    quantize.yaml rounds activations to INT16 as the paper does; quantize-mix.yaml to INT8 where that costs little.
+
     Example: bluelm quantize build/stage2 --data build/corpus --out build/int4
     """
     from stages import quantize as stage
@@ -94,10 +96,19 @@ def _show_result(result: QuantizeResult, as_json: bool) -> None:
         console.emit_json(result.as_dict())
         return
     worst = [
-        (layer.name, layer.scheme + (" at export" if layer.at_export else ""), layer.weight_error, layer.output_error)
+        (
+            layer.name,
+            layer.scheme + (" at export" if layer.at_export else ""),
+            layer.weight_error,
+            layer.output_error,
+            layer.activations,
+            layer.input_error,
+        )
         for layer in result.report.worst(WORST_LAYERS)
     ]
-    console.emit_table("worst layers", ["layer", "weights", "weight error", "output error"], worst)
+    console.emit_table(
+        "worst layers", ["layer", "weights", "weight error", "output error", "activations", "input error"], worst
+    )
     _show_parts(result.report.parts, result.report.total)
 
 

@@ -1,5 +1,6 @@
 """A quantized folder opens through transformers, and computes what its dequantized weights compute."""
 
+import functools
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.cache_utils import DynamicCache
 
 from stages.artifacts.errors import ModelError
-from stages.device.contract import int4_blocks, int8_channels
+from stages.device.contract import activations, int4_blocks, int8_channels
 from stages.device.prompt.messages import user
 from stages.workshop.model.checkpoint import load_checkpoint, load_model
 from stages.workshop.quant.kv_cache import Int8KVCache
@@ -30,6 +31,10 @@ def inputs(checkpoint):
     }
 
 
+def four_bits(weight, block):
+    return int4_blocks.quantize(weight, block, scale_dtype="float16", two_level=True)
+
+
 def dequantized_by_hand(checkpoint):
     """The float model with every packed weight rounded here, by the names alone."""
     model = load_model(checkpoint)
@@ -38,7 +43,7 @@ def dequantized_by_hand(checkpoint):
             continue
         weight = module.weight.detach().numpy()
         if ".layers." in name and name.startswith("language_model"):
-            rounded = int4_blocks.dequantize(int4_blocks.quantize(weight, 32, scale_dtype="float16"))
+            rounded = int4_blocks.dequantize(four_bits(weight, 32))
         else:
             rounded = int8_channels.dequantize(int8_channels.quantize(weight, scale_dtype="float16"))
         module.weight.data = torch.from_numpy(rounded)
@@ -61,15 +66,51 @@ def test_from_pretrained_equals_the_dequantized_model(checkpoint, quantized, inp
     assert (expected - logits(load_model(checkpoint), inputs)).abs().max() > 1e-3
 
 
-def test_load_quantized_equals_it_too(checkpoint, quantized, inputs):
-    model, processor = load_quantized(quantized)
-    by_hand = dequantized_by_hand(checkpoint)
-    # What the export does to the embedding, the simulation does at once.
-    embedding = by_hand.language_model.model.embed_tokens
+def round_by_hand(model, precision):
+    """Every Linear's inputs through the contract: per token; per block of 32 where a layer sees one position."""
+    by_block = {"int8": activations.round_blocks, "int16": activations.round_block_parts}[precision]
+
+    def look(module, inputs, in_blocks):
+        x = inputs[0].numpy()
+        if in_blocks and x.shape[1] == 1:
+            return (torch.from_numpy(by_block(x, 32)),)
+        return (torch.from_numpy(activations.unround(activations.round_rows(x, precision))),)
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            in_blocks = ".layers." in name and name.startswith("language_model")
+            module.register_forward_pre_hook(functools.partial(look, in_blocks=in_blocks))
+    return model
+
+
+def exported_by_hand(checkpoint):
+    """What the export does to the embedding, the simulation does at once."""
+    model = dequantized_by_hand(checkpoint)
+    embedding = model.language_model.model.embed_tokens
     rounded = int8_channels.quantize(embedding.weight.detach().numpy(), scale_dtype="float16")
     embedding.weight.data = torch.from_numpy(int8_channels.dequantize(rounded))
-    torch.testing.assert_close(logits(model, inputs), logits(by_hand, inputs), rtol=0, atol=1e-5)
+    return model
+
+
+def test_load_quantized_equals_it_too(checkpoint, quantized, inputs):
+    model, processor = load_quantized(quantized, exact=True)
+    torch.testing.assert_close(logits(model, inputs), logits(exported_by_hand(checkpoint), inputs), rtol=0, atol=1e-5)
     assert processor.tokenizer.vocab_size > 0
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16"])
+def test_load_quantized_rounds_the_inputs_of_every_linear(precision, checkpoint, quantize, quantized, inputs):
+    rule = json.dumps([{"modules": "*", "activations": precision}])
+    folder = quantized if precision == "int16" else quantize(checkpoint, f"activations={rule}")
+    model, exact = (load_quantized(folder, exact=exact)[0] for exact in (False, True))
+    models = [model, round_by_hand(exported_by_hand(checkpoint), precision), exact]
+    caches = [DynamicCache() for _ in models]
+    for call in (inputs, {"input_ids": inputs["input_ids"][:, -1:]}):
+        outputs = [logits(each, call, past_key_values=cache) for each, cache in zip(models, caches, strict=True)]
+        found, expected, unrounded = (values[0, -1] for values in outputs)
+        # A sum in another order may round an input the other way, rarely.
+        assert (found - expected).abs().max() < (expected - unrounded).abs().max() / 4
+        assert (found - expected).abs().median() < 1e-5
 
 
 def test_every_weight_of_the_folder_is_the_rounded_one(checkpoint, quantized):
@@ -108,7 +149,7 @@ def test_a_tied_head_and_the_embedding_are_rounded_as_the_export_does(tied_check
     model, _ = load_quantized(out)
     embedding = load_model(tied_checkpoint).language_model.model.embed_tokens.weight.detach().numpy()
     eight = int8_channels.dequantize(int8_channels.quantize(embedding, scale_dtype="float16"))
-    four = int4_blocks.dequantize(int4_blocks.quantize(embedding, 64, scale_dtype="float16"))
+    four = int4_blocks.dequantize(four_bits(embedding, 64))
     np.testing.assert_array_equal(model.language_model.lm_head.weight.detach().numpy(), eight)
     np.testing.assert_array_equal(model.language_model.model.embed_tokens.weight.detach().numpy(), four)
     # In the file both are still the float matrix.
@@ -145,7 +186,7 @@ def test_a_checkpoint_in_bfloat16_is_rounded_from_bfloat16(make_checkpoint, quan
     folder = QuantizedFolder(quantize(source))
     name = "language_model.model.layers.0.self_attn.q_proj"
     weight = load_model(source, dtype=torch.float32).get_parameter(f"{name}.weight").detach().numpy()
-    expected = int4_blocks.quantize(weight, 32, scale_dtype="float16")
+    expected = four_bits(weight, 32)
     np.testing.assert_array_equal(folder.quantized(name).values, expected.values)
     assert folder.tensor("language_model.model.norm.weight").dtype == torch.bfloat16
 

@@ -15,7 +15,7 @@ from stages.workshop.graph.json_file import read_json
 from stages.workshop.graph.linear import Floats, Linear
 from stages.workshop.graph.matmul_forms import INT4_BLOCKS
 from stages.workshop.quant import quantization_config
-from stages.workshop.quant.packed import PACKED, Quantized, round_to_nearest
+from stages.workshop.quant.packed import PACKED, Quantized, ScaleFormat, round_to_nearest
 from stages.workshop.quant.policy import FLOAT, Scheme
 from stages.workshop.quant.quantization_config import OwnKeys
 from stages.workshop.quant.quantized_folder import QuantizedFolder
@@ -83,7 +83,7 @@ class CheckpointWeights:
         quantized = self._integers(name)
         if quantized is not None:
             self._check_shape(name, quantized.values.shape, (rows, columns))
-            return Linear(quantized, offset)
+            return Linear(quantized, offset, self._layout[1].activations_of(name))
         return Linear(self.tensor(self._weight_of(name), (rows, columns)), offset)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:
@@ -118,7 +118,7 @@ class CheckpointWeights:
             return self._quantized.quantized(name) if self._quantized else None
         if scheme.bits is None:
             return None
-        return round_to_nearest(name, self._tensors.read(self._weight_of(name)), scheme, "float32")
+        return round_to_nearest(name, self._tensors.read(self._weight_of(name)), scheme, ScaleFormat(two_level=True))
 
     def _weight_of(self, name: str) -> str:
         """The tensor of a module's weight: a tied head's is the embedding's."""

@@ -28,7 +28,8 @@ from stages.workshop.graph.prefill import write_prefill
 from stages.workshop.graph.rotary import rotary_tables
 from stages.workshop.graph.vision import VisionEmitter
 from stages.workshop.graph.vision_shape import VisionShape, vision_shape
-from stages.workshop.graph.weight_source import ActivationChoice, WeightSource, with_activations
+from stages.workshop.graph.weight_source import WeightSource, with_activations
+from stages.workshop.quant.activation_policy import ActivationChoice
 
 if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig

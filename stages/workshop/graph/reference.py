@@ -83,7 +83,7 @@ def checkpoint_reference(folder: Path, weights: CheckpointWeights, kv_scales: Kv
     Raises:
         ModelError: the folder cannot be opened as a model.
     """
-    model = load_quantized(folder)[0] if weights.quantized else load_model(folder)
+    model = load_quantized(folder, exact=True)[0] if weights.quantized else load_model(folder)
     text = model.config.text_config
     for name in (EMBEDDING, HEAD) if weights.tied else (EMBEDDING,):
         linear = weights.linear(name, text.vocab_size, text.hidden_size, bias=False)

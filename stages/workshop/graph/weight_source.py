@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from stages.device.contract.activations import Activations
 from stages.workshop.graph.linear import Floats, Linear
-
-# What an export is asked for: what the folder records, or one precision for all.
-ActivationChoice = Literal["policy", "float", "int8", "int16"]
+from stages.workshop.quant.activation_policy import ActivationChoice
 
 
 class WeightSource(Protocol):

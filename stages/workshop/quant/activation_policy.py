@@ -20,6 +20,8 @@ from stages.workshop.quant.policy import compiled
 
 # Where no rule says anything: what costs least.
 DEFAULT: Activations = "int8"
+# What an export is asked for: what the folder records, or one precision for all.
+ActivationChoice = Literal["policy", "float", "int8", "int16"]
 
 
 class ActivationRule(RecipeModel):

@@ -1,11 +1,12 @@
-"""Real prompts through the float model: scales of the KV cache, and what each quantized layer does to its output."""
+"""Real prompts through the float model: scales of the KV cache, what each quantized layer does to its output, and what
+rounding does to its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,12 +16,24 @@ from transformers import PreTrainedModel
 from stages.artifacts.errors import DataError
 from stages.device.contract import int8_kv
 from stages.device.contract.kv_scales import KvScales
+from stages.workshop.quant.input_rounding import relative_errors
 from stages.workshop.quant.kv_cache import ObservedCache, check_layers
 
-# Output errors of a layer are means over at most this many inputs per sample, evenly spaced.
+# Errors of a layer are means over at most this many inputs per sample, evenly spaced.
 INPUTS_PER_SAMPLE = 256
 
 Sample = Mapping[str, torch.Tensor]
+Precision = Literal["int8", "int16"]
+
+
+@dataclass
+class _Mean:
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: torch.Tensor) -> None:
+        self.total += float(values.double().sum())
+        self.count += values.numel()
 
 
 @dataclass
@@ -35,8 +48,8 @@ class Calibration:
     tokens: int = 0
     _keys: list[float] = field(default_factory=list)
     _values: list[float] = field(default_factory=list)
-    _error_sums: dict[str, float] = field(default_factory=dict)
-    _error_counts: dict[str, int] = field(default_factory=dict)
+    _output_errors: dict[str, _Mean] = field(default_factory=dict)
+    _input_errors: dict[tuple[str, str], _Mean] = field(default_factory=dict)
 
     def kv_scales(self) -> KvScales:
         """One scale per layer, such that nothing seen is clipped."""
@@ -45,17 +58,23 @@ class Calibration:
 
     def output_error(self, module: str) -> float | None:
         """Mean ‖Wx − Ŵx‖ / ‖Wx‖ of a module, or None if no input reached it."""
-        count = self._error_counts.get(module, 0)
-        return self._error_sums[module] / count if count else None
+        return _mean(self._output_errors.get(module))
+
+    def input_error(self, module: str, precision: Precision) -> float | None:
+        """Mean ‖x − rounded x‖ / ‖x‖ of a module's inputs, rounded per token, or None if none reached it."""
+        return _mean(self._input_errors.get((module, precision)))
 
     def _saw_cache(self, cache: ObservedCache) -> None:
         keys, values = cache.largest()
         self._keys = [max(pair) for pair in zip(self._keys or keys, keys, strict=True)]
         self._values = [max(pair) for pair in zip(self._values or values, values, strict=True)]
 
+    def _saw_inputs(self, module: str, inputs: torch.Tensor) -> None:
+        for precision in get_args(Precision):
+            self._input_errors.setdefault((module, precision), _Mean()).add(relative_errors(inputs, precision))
+
     def _saw_outputs(self, module: str, ratios: torch.Tensor) -> None:
-        self._error_sums[module] = self._error_sums.get(module, 0.0) + float(ratios.double().sum())
-        self._error_counts[module] = self._error_counts.get(module, 0) + ratios.numel()
+        self._output_errors.setdefault(module, _Mean()).add(ratios)
 
 
 def calibrate(
@@ -72,7 +91,7 @@ def calibrate(
         samples: model inputs of one prompt each, batch 1.
         dequantized: the quantized weight [N, K] of a module, as float32.
         modules: the quantized modules.
-        error_samples: on how many of the samples output errors are measured (they cost a dequantization each).
+        error_samples: on how many of the samples errors are measured (they cost a dequantization each).
 
     Raises:
         DataError: there is no sample.
@@ -106,17 +125,27 @@ def _watching(
         for name in names:
 
             def look(module: nn.Linear, inputs: tuple[Any, ...], _: Any, name: str = name) -> None:
-                seen._saw_outputs(name, _ratios(module.weight.float(), torch.from_numpy(dequantized(name)), inputs[0]))
+                some = _evenly_spaced(inputs[0])
+                seen._saw_inputs(name, some)
+                seen._saw_outputs(name, _ratios(module.weight.float(), torch.from_numpy(dequantized(name)), some))
 
             handle = model.get_submodule(name).register_forward_hook(look)
             stack.callback(handle.remove)
         yield
 
 
-def _ratios(weight: torch.Tensor, quantized: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """‖Wx − Ŵx‖ / ‖Wx‖ of evenly spaced inputs x [.., K]; inputs with Wx = 0 are left out."""
-    rows = inputs.reshape(-1, inputs.shape[-1])  # [inputs, K]
-    rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), INPUTS_PER_SAMPLE)).long()].float()
+def _evenly_spaced(inputs: torch.Tensor) -> torch.Tensor:
+    """Some of the inputs [.., K], as float32 rows [inputs, K]."""
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), INPUTS_PER_SAMPLE)).long()].float()
+
+
+def _mean(errors: _Mean | None) -> float | None:
+    return errors.total / errors.count if errors is not None and errors.count else None
+
+
+def _ratios(weight: torch.Tensor, quantized: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """‖Wx − Ŵx‖ / ‖Wx‖ of inputs x [inputs, K]; inputs with Wx = 0 are left out."""
     right = nn.functional.linear(rows, weight).norm(dim=-1)
     # The difference of the weights first: it is exact, that of the outputs would cancel.
     wrong = nn.functional.linear(rows, weight - quantized.to(weight.device)).norm(dim=-1)

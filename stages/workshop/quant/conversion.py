@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ModelError
-from stages.device.contract.int4_blocks import ScaleDtype
 from stages.workshop.quant import quantization_config
-from stages.workshop.quant.packed import pack, relative_error, round_to_nearest
+from stages.workshop.quant.packed import ScaleFormat, pack, relative_error, round_to_nearest
 from stages.workshop.quant.plan import TensorPlan, WeightPlan
 from stages.workshop.quant.policy import Scheme
 from stages.workshop.quant.quantization_config import OwnKeys
@@ -44,7 +43,7 @@ class Converted:
 
 
 def convert(
-    source: TensorFolder, plan: WeightPlan, scale_dtype: ScaleDtype, target: Path, shard_bytes: int
+    source: TensorFolder, plan: WeightPlan, scales: ScaleFormat, target: Path, shard_bytes: int
 ) -> Iterator[Converted]:
     """Writes the weights of the quantized folder, yielding after each tensor of the checkpoint.
 
@@ -54,19 +53,19 @@ def convert(
     writer = ShardWriter(target, shard_bytes)
     for tensor in plan.tensors:
         weight = source.read(tensor.name)
-        errors = _errors_at_export(tensor.name, weight, plan, scale_dtype)
+        errors = _errors_at_export(tensor.name, weight, plan, scales)
         if tensor.scheme.bits is None:
             writer.add(plan.written_name(tensor.name), weight)
         else:
-            quantized = round_to_nearest(tensor.name, weight, tensor.scheme, scale_dtype)
+            quantized = round_to_nearest(tensor.name, weight, tensor.scheme, scales)
             errors[tensor.module] = relative_error(weight, quantized)
-            for suffix, packed in pack(quantized, scale_dtype).items():
+            for suffix, packed in pack(quantized, scales.dtype).items():
                 writer.add(f"{plan.written_name(tensor.module)}.{suffix}", packed)
         yield Converted(tensor.name, errors)
     _check_sizes(plan, writer.close())
 
 
-def _errors_at_export(name: str, weight: torch.Tensor, plan: WeightPlan, scale_dtype: ScaleDtype) -> dict[str, float]:
+def _errors_at_export(name: str, weight: torch.Tensor, plan: WeightPlan, scales: ScaleFormat) -> dict[str, float]:
     """Weight errors of the modules that the export will round from a tensor: its embedding, its tied head."""
     modules = {
         module: Scheme(weights=later.weights, group_size=later.group_size)
@@ -74,7 +73,7 @@ def _errors_at_export(name: str, weight: torch.Tensor, plan: WeightPlan, scale_d
         if later.tensor == name
     }
     errors = {
-        scheme: relative_error(weight, round_to_nearest(name, weight, scheme, scale_dtype))
+        scheme: relative_error(weight, round_to_nearest(name, weight, scheme, scales))
         for scheme in set(modules.values())
     }
     return {module: errors[scheme] for module, scheme in modules.items()}
@@ -88,10 +87,11 @@ def write_config(source: Path, plan: WeightPlan, own: OwnKeys, target: Path) -> 
         config["architectures"] = [_causal_class(config["model_type"])]
     own = own.model_copy(
         update={
+            "activations": {plan.written_name(name): value for name, value in own.activations.items()},
             "at_export": {
                 plan.written_name(name): later.model_copy(update={"tensor": plan.written_name(later.tensor)})
                 for name, later in plan.at_export.items()
-            }
+            },
         }
     )
     packed = {plan.written_name(name): scheme for name, scheme in plan.packed.items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,19 +28,28 @@ PACKED, SCALE, SHAPE = "weight_packed", "weight_scale", "weight_shape"
 SUFFIXES = (PACKED, SCALE, SHAPE)
 
 Quantized = Int4Blocks | Int8Channels
+
+
+class ScaleFormat(NamedTuple):
+    """What scales are rounded to: the type they are stored as, and for INT4 whether they lie on a grid per row."""
+
+    dtype: ScaleDtype = "float32"
+    two_level: bool = False
+
+
 # A large embedding would take four times its size in float32 temporaries.
 CHUNK_VALUES = 1 << 24
 
 
-def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scale_dtype: ScaleDtype) -> Quantized:
+def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scales: ScaleFormat) -> Quantized:
     """Quantizes a weight [N, K] by rounding, with the contract's scales.
 
     Raises:
-        ModelError: values that are not finite, or a scale that does not fit into `scale_dtype`.
+        ModelError: values that are not finite, or a scale that does not fit into its type.
     """
     try:
         # Rows are independent, so that only a few of them are ever float32.
-        parts = [_round_rows(weight[rows], scheme, scale_dtype) for rows in row_chunks(*weight.shape)]
+        parts = [_round_rows(weight[rows], scheme, scales) for rows in row_chunks(*weight.shape)]
     except FloatingPointError as error:
         bad = int((~weight.isfinite()).sum())
         raise ModelError(
@@ -52,8 +61,8 @@ def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scale_dtyp
         raise ModelError(
             f"{name}: {error}.", "Its largest weights would become infinite.", "Use --set scale_dtype=float32"
         ) from error
-    values, scales = (np.concatenate([getattr(part, field) for part in parts]) for field in ("values", "scales"))
-    return parts[0]._replace(values=values, scales=scales)
+    joined = {field: np.concatenate([getattr(part, field) for part in parts]) for field in ("values", "scales")}
+    return parts[0]._replace(**joined)
 
 
 def row_chunks(rows: int, columns: int) -> Iterator[slice]:
@@ -121,10 +130,11 @@ def packed_bytes(rows: int, columns: int, scheme: Scheme, scale_dtype: ScaleDtyp
     return 4 * words + np.dtype(scale_dtype).itemsize * scheme.scale_count(rows, columns) + 2 * 8
 
 
-def _round_rows(weight: torch.Tensor, scheme: Scheme, scale_dtype: ScaleDtype) -> Quantized:
+def _round_rows(weight: torch.Tensor, scheme: Scheme, scales: ScaleFormat) -> Quantized:
     values = weight.detach().float().numpy()
     if not np.isfinite(values).all():
         raise FloatingPointError
     if scheme.group_size is not None:
-        return int4_blocks.quantize(values, scheme.group_size, scale_dtype=scale_dtype)
-    return int8_channels.quantize(values, scale_dtype=scale_dtype)
+        size = scheme.group_size
+        return int4_blocks.quantize(values, size, scale_dtype=scales.dtype, two_level=scales.two_level)
+    return int8_channels.quantize(values, scale_dtype=scales.dtype)

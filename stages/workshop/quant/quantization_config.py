@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.artifacts.errors import ModelError
 from stages.artifacts.recipes import RecipeModel
+from stages.device.contract.activations import Activations
 from stages.device.contract.int4_blocks import ScaleDtype
+from stages.workshop.quant.activation_policy import DEFAULT
+from stages.workshop.quant.packed import ScaleFormat
 from stages.workshop.quant.policy import Scheme
 
 METHOD_KEY = "bluelm"
@@ -37,16 +40,35 @@ class OwnKeys(RecipeModel):
     Attributes:
         method: how weights were rounded.
         scale_dtype: type of `weight_scale` in the file.
-        activations: precision of the activations that the scheme is meant for, by part (Sec. 3.4).
+        scales: whether INT4 scales lie on a grid per row, so that a block is also INT8 (`int4_blocks`).
+        activations: what the inputs of each quantized Linear are rounded to (Sec. 3.4).
         kv: the cache: int8 with the scales of kv_scales.json, or float.
         at_export: modules that stay float in the file and are quantized at export.
     """
 
     method: Literal["rtn"] = "rtn"
     scale_dtype: ScaleDtype = "float16"
-    activations: dict[str, str] = Field(default_factory=dict)
+    scales: Literal["two-level", "free"] = "free"
+    activations: dict[str, Activations] = Field(default_factory=dict)
     kv: Literal["int8", "float32"] = "int8"
     at_export: dict[str, AtExport] = Field(default_factory=dict)
+
+    @field_validator("activations", mode="before")
+    @classmethod
+    def _known(cls, activations: Any) -> Any:
+        """Folders of earlier versions name parts and what they are meant for; that says nothing about a Linear."""
+        if not isinstance(activations, dict):
+            return activations
+        return {name: value for name, value in activations.items() if "." in name and value in get_args(Activations)}
+
+    @property
+    def scale_format(self) -> ScaleFormat:
+        """What scales are rounded to."""
+        return ScaleFormat(self.scale_dtype, self.scales == "two-level")
+
+    def activations_of(self, name: str) -> Activations:
+        """What the inputs of a Linear are rounded to."""
+        return self.activations.get(name, DEFAULT)
 
 
 def build(stored: Mapping[str, Scheme], linears: Iterable[str], own: OwnKeys) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from stages.device.contract.kv_scales import KvScales, read_kv_scales
 from stages.workshop.quant import quantization_config
 from stages.workshop.quant.conversion import read_config
 from stages.workshop.quant.packed import PACKED, SUFFIXES, Quantized, dequantize, round_to_nearest, unpack
+from stages.workshop.quant.policy import FLOAT, Scheme
 from stages.workshop.quant.tensor_files import TensorFolder
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class QuantizedFolder:
         self._groups, self.own = quantization_config.read(self.config, str(folder / "config.json"))
         self.tensors = TensorFolder(folder)
 
+    def scheme(self, module: str) -> Scheme:
+        """How the device stores a module's weight; nothing but headers is read."""
+        return self.own.at_export.get(module) or quantization_config.scheme_of(module, self._groups) or FLOAT
+
     def quantized(self, module: str) -> Quantized | None:
         """The integer weight of a module as the device has it, or None where it is float.
 
@@ -47,7 +52,7 @@ class QuantizedFolder:
         """
         later = self.own.at_export.get(module)
         if later is not None:
-            return round_to_nearest(later.tensor, self.tensors.read(later.tensor), later, self.own.scale_dtype)
+            return round_to_nearest(later.tensor, self.tensors.read(later.tensor), later, self.own.scale_format)
         scheme = quantization_config.scheme_of(module, self._groups)
         if scheme is None:
             return None

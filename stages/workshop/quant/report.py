@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 
 from stages.artifacts.errors import ArtifactError
+from stages.device.contract.activations import Activations
 from stages.workshop.quant.modules import part_of
 from stages.workshop.quant.plan import TensorPlan
 
@@ -33,6 +34,8 @@ class LayerReport(_Frozen):
         weight_error: ‖W − Ŵ‖ / ‖W‖ over the whole matrix.
         output_error: mean over calibration inputs x of ‖Wx − Ŵx‖ / ‖Wx‖; None if no input reached
             the layer, and for the embedding, which multiplies nothing.
+        activations: what its inputs are rounded to.
+        int8_input_error, int16_input_error: mean over calibration inputs x of ‖x − x̂‖ / ‖x‖, rounded per token.
     """
 
     name: str
@@ -41,6 +44,9 @@ class LayerReport(_Frozen):
     at_export: bool
     weight_error: float
     output_error: float | None
+    activations: Activations
+    int8_input_error: float | None
+    int16_input_error: float | None
     bytes_before: int
     bytes_after: int
 
@@ -48,6 +54,12 @@ class LayerReport(_Frozen):
     def part(self) -> str:
         """The part of the model it belongs to."""
         return part_of(self.name)
+
+    @property
+    def input_error(self) -> float | None:
+        """What rounding its inputs as decided does to them."""
+        errors = {"int8": self.int8_input_error, "int16": self.int16_input_error}
+        return errors.get(self.activations, 0.0)
 
 
 class PartReport(_Frozen):

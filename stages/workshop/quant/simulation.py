@@ -1,4 +1,10 @@
-"""The quantized model in torch, as the device will run it: dequantized weights, INT8 embedding and head, INT8 cache."""
+"""The quantized model in torch, as the device will run it: dequantized weights, rounded inputs, INT8 cache.
+
+What a Linear's inputs are rounded to depends on its weight's form and on the call. INT8 channels: per token. INT4
+blocks: per block where MatMulNBits multiplies (decoding, and the head, which sees one position), per token in prefill,
+which expands blocks to INT8, where their scales allow that. In one thing a prompt differs from the device's: there its
+last position goes through the decoding graph.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +22,27 @@ from stages.workshop.model.configuration import BlueLMVConfig
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.quant import quantization_config
+from stages.workshop.quant.activation_policy import ActivationChoice
 from stages.workshop.quant.conversion import CONFIG_FILE, GENERATION_FILE, read_config
+from stages.workshop.quant.input_rounding import InputRounding, attach
 from stages.workshop.quant.kv_cache import Int8KVCache, check_layers
 from stages.workshop.quant.packed import dequantize
 from stages.workshop.quant.quantized_folder import QuantizedFolder
 
+LAYERS = "language_model.model.layers."
+EMBEDDING, HEAD = "language_model.model.embed_tokens", "language_model.lm_head"
 
-def load_quantized(folder: Path) -> tuple[BlueLMVForConditionalGeneration, BlueLMVProcessor]:
+
+def load_quantized(folder: Path, *, exact: bool = False) -> tuple[BlueLMVForConditionalGeneration, BlueLMVProcessor]:
     """Opens a quantized folder as a float32 model that computes what the device computes.
 
-    Weights are dequantized by the contract; embedding and tied head go through their export scheme; `generate` fills
-    an INT8 cache (see `simulated_cache`), and so must whoever calls the model itself with a cache.
+    Weights are dequantized by the contract; embedding and tied head go through their export scheme; the inputs of
+    Linears are rounded; `generate` fills an INT8 cache (see `simulated_cache`), and so must whoever calls the model
+    itself with a cache.
+
+    Args:
+        folder: the quantized folder.
+        exact: leave the inputs of Linears as they are.
 
     Raises:
         ModelError: not a quantized folder, damaged, or weights are missing.
@@ -49,6 +65,8 @@ def load_quantized(folder: Path) -> tuple[BlueLMVForConditionalGeneration, BlueL
     model.eval()
     _round_what_export_rounds(model, source)
     _use_cache(model, source)
+    if not exact:
+        attach(model, input_roundings(source))
     return model, load_processor(folder)
 
 
@@ -60,6 +78,36 @@ def simulated_cache(folder: Path, config: BlueLMVConfig) -> Cache:
     """
     _, own = quantization_config.read(read_config(folder), str(folder / CONFIG_FILE))
     return _new_cache(read_kv_scales(folder, check_layers(config)) if own.kv == "int8" else None)
+
+
+def input_roundings(
+    source: QuantizedFolder, choice: ActivationChoice = "policy", *, compact: bool = True
+) -> dict[str, InputRounding]:
+    """What the inputs of every quantized Linear are rounded to, by module.
+
+    Args:
+        source: the folder.
+        choice: one precision for all instead of what the folder records.
+        compact: prompts go through compact prefill; False is the decoder graph alone.
+    """
+    roundings, compact = {}, compact and _expands(source)
+    for name in (*source.packed_modules(), *source.own.at_export):
+        precision = source.own.activations_of(name) if choice == "policy" else choice
+        if precision != "float" and name != EMBEDDING:
+            scheme = source.scheme(name)
+            expanded = compact and name != HEAD and scheme.group_size is not None
+            roundings[name] = InputRounding(precision, scheme.group_size, expanded)
+    return roundings
+
+
+def _expands(source: QuantizedFolder) -> bool:
+    """Whether prompts can go through compact prefill: every layer's Linears are INT8, or INT4 on a grid."""
+    floats = (
+        name
+        for name, info in source.tensors.infos.items()
+        if name.startswith(LAYERS) and name.endswith(".weight") and len(info.shape) == 2
+    )
+    return source.own.scales == "two-level" and next(floats, None) is None
 
 
 def _new_cache(scales: KvScales | None) -> Cache:

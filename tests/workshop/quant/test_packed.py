@@ -12,7 +12,15 @@ from numpy.testing import assert_array_equal
 from stages.artifacts.errors import ModelError
 from stages.device.contract import int4_blocks, int8_channels
 from stages.workshop.quant import packed
-from stages.workshop.quant.packed import dequantize, pack, packed_bytes, relative_error, round_to_nearest, unpack
+from stages.workshop.quant.packed import (
+    ScaleFormat,
+    dequantize,
+    pack,
+    packed_bytes,
+    relative_error,
+    round_to_nearest,
+    unpack,
+)
 from stages.workshop.quant.policy import Scheme
 
 SCHEMES = st.sampled_from(
@@ -38,7 +46,7 @@ def library_scheme(scheme):
 @given(SHAPES, SCHEMES, DTYPES, st.integers(0, 99))
 def test_contract_equals_compressed_tensors_bit_for_bit(shape, scheme, dtype, seed):
     weight = weight_of(shape, scheme, seed)
-    ours = round_to_nearest("w", weight, scheme, dtype)
+    ours = round_to_nearest("w", weight, scheme, ScaleFormat(dtype))
     tensors = pack(ours, dtype)
     library = BaseCompressor.get_value_from_registry("pack-quantized")
     scales = torch.from_numpy(ours.scales).reshape(shape[0], -1)
@@ -53,7 +61,7 @@ def test_contract_equals_compressed_tensors_bit_for_bit(shape, scheme, dtype, se
 
 @given(SHAPES, SCHEMES, DTYPES, st.integers(0, 99))
 def test_unpack_inverts_pack_exactly(shape, scheme, dtype, seed):
-    ours = round_to_nearest("w", weight_of(shape, scheme, seed), scheme, dtype)
+    ours = round_to_nearest("w", weight_of(shape, scheme, seed), scheme, ScaleFormat(dtype))
     again = unpack(pack(ours, dtype), scheme)
     assert type(again) is type(ours)
     assert_array_equal(again.values, ours.values)
@@ -64,7 +72,7 @@ def test_unpack_inverts_pack_exactly(shape, scheme, dtype, seed):
 @given(SHAPES, SCHEMES, DTYPES)
 def test_planned_bytes_are_the_bytes_of_the_tensors(shape, scheme, dtype):
     weight = weight_of(shape, scheme, 0)
-    tensors = pack(round_to_nearest("w", weight, scheme, dtype), dtype)
+    tensors = pack(round_to_nearest("w", weight, scheme, ScaleFormat(dtype)), dtype)
     assert packed_bytes(*weight.shape, scheme, dtype) == sum(tensor.nbytes for tensor in tensors.values())
 
 
@@ -77,7 +85,9 @@ def test_bytes_by_hand():
 
 def test_the_same_weight_in_the_device_layout_is_the_same_numbers():
     weight = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-    tensors = pack(round_to_nearest("w", weight, Scheme(weights="int4", group_size=32), "float16"), "float16")
+    tensors = pack(
+        round_to_nearest("w", weight, Scheme(weights="int4", group_size=32), ScaleFormat("float16")), "float16"
+    )
     blocks = unpack(tensors, Scheme(weights="int4", group_size=32))
     device = int4_blocks.pack(blocks)
     # compressed-tensors' int32 words and MatMulNBits' bytes are the same nibbles in the same order.
@@ -89,17 +99,17 @@ def test_bfloat16_weights_are_rounded_from_their_exact_values():
     weight = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
     scheme = Scheme(weights="int8")
     expected = int8_channels.quantize(weight.float().numpy(), scale_dtype="float16")
-    assert_array_equal(round_to_nearest("w", weight, scheme, "float16").values, expected.values)
+    assert_array_equal(round_to_nearest("w", weight, scheme, ScaleFormat("float16")).values, expected.values)
 
 
 @given(SHAPES, SCHEMES, DTYPES, st.integers(1, 40))
 def test_rounding_in_chunks_of_rows_changes_nothing(shape, scheme, dtype, chunk):
     weight = weight_of(shape, scheme, 3)
-    whole = round_to_nearest("w", weight, scheme, dtype)
+    whole = round_to_nearest("w", weight, scheme, ScaleFormat(dtype))
     words, error = pack(whole, dtype)["weight_packed"], relative_error(weight, whole)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packed, "CHUNK_VALUES", chunk)
-        parts = round_to_nearest("w", weight, scheme, dtype)
+        parts = round_to_nearest("w", weight, scheme, ScaleFormat(dtype))
         assert_array_equal(parts.values, whole.values)
         assert_array_equal(parts.scales, whole.scales)
         assert_array_equal(pack(parts, dtype)["weight_packed"], words)
@@ -111,7 +121,7 @@ def test_rounding_in_chunks_of_rows_changes_nothing(shape, scheme, dtype, chunk)
 
 def test_a_weight_of_zeros_has_no_error():
     zeros = torch.zeros(2, 4)
-    assert relative_error(zeros, round_to_nearest("w", zeros, Scheme(weights="int8"), "float16")) == 0.0
+    assert relative_error(zeros, round_to_nearest("w", zeros, Scheme(weights="int8"), ScaleFormat("float16"))) == 0.0
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -119,11 +129,11 @@ def test_a_weight_that_is_not_finite_is_named(bad):
     weight = torch.ones(2, 4)
     weight[1, 2] = bad
     with pytest.raises(ModelError, match=r"language_model\.x holds 1 values that are not finite"):
-        round_to_nearest("language_model.x", weight, Scheme(weights="int8"), "float16")
+        round_to_nearest("language_model.x", weight, Scheme(weights="int8"), ScaleFormat("float16"))
 
 
 def test_a_scale_too_large_for_float16_says_what_to_set():
     with pytest.raises(ModelError) as caught:
-        round_to_nearest("w", torch.full((1, 4), 1e8), Scheme(weights="int8"), "float16")
+        round_to_nearest("w", torch.full((1, 4), 1e8), Scheme(weights="int8"), ScaleFormat("float16"))
     assert "--set scale_dtype=float32" in caught.value.fix
-    round_to_nearest("w", torch.full((1, 4), 1e8), Scheme(weights="int8"), "float32")
+    round_to_nearest("w", torch.full((1, 4), 1e8), Scheme(weights="int8"), ScaleFormat("float32"))

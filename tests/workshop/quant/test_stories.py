@@ -18,7 +18,7 @@ from stages.artifacts.errors import RecipeError
 from stages.device.contract import int4_blocks
 from stages.workshop.quant.calibration import calibrate
 from stages.workshop.quant.kv_cache import Int8KVCache
-from stages.workshop.quant.packed import dequantize, pack, round_to_nearest, unpack
+from stages.workshop.quant.packed import ScaleFormat, dequantize, pack, round_to_nearest, unpack
 from stages.workshop.quant.policy import FLOAT, Rule, Scheme, WeightedModule, assign
 
 WINDOW = 512
@@ -140,7 +140,7 @@ def rounded(model, scheme_of):
     for name, module in model.model.layers.named_modules():
         scheme = scheme_of(name)
         if isinstance(module, torch.nn.Linear) and scheme != FLOAT:
-            packed = pack(round_to_nearest(name, module.weight, scheme, "float16"), "float16")
+            packed = pack(round_to_nearest(name, module.weight, scheme, ScaleFormat("float16")), "float16")
             module.weight.data = torch.from_numpy(dequantize(unpack(packed, scheme)))
     return model
 
