@@ -1,35 +1,32 @@
-"""bench: how fast an exported model loads, encodes, reads and writes on this machine.
+"""bench: how fast exported models load, encode, read and write on this machine, beside what the machine reaches.
 
     bluelm bench MODEL --chunk 128 --chunk 512
-    bluelm bench --preset bluelm-v-3b --layers 4
+    bluelm bench --preset bluelm-v-3b --layers 4 --policy mix --policy paper
 
-A preset means random weights of its shape: what a model costs does not depend on what it has learned. Another process
-writes them, so that building them does not count as memory of running them, and torch is not imported here.
+A preset means random weights of its shape: what a model costs does not depend on what it has learned. Several policies
+are several models, run in turns (A-B-A-B) where memory holds them all. Another process writes them, and one more
+measures the ceilings, so that neither counts as memory of running a model; torch is not imported here.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from stages.artifacts.errors import ModelError, UsageError
+from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Event, Events, Finished, Notice
-from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
+from stages.artifacts.folder import Artifact, ArtifactSpec, create, up_to_date
 from stages.artifacts.manifest import parent_of
-from stages.artifacts.recipes import RecipeModel
+from stages.measure.random_models import ModelChoice, fit_together, open_models
 
 if TYPE_CHECKING:
-    from stages.artifacts.folder import Artifact
+    from stages.measure.device_bench import Measured
+    from stages.measure.random_models import BenchModel
     from stages.measure.records import Record
     from stages.measure.summary import BenchSummary
     from stages.measure.workload import Workload
@@ -49,40 +46,32 @@ def _at_least_one(sizes: tuple[int, ...]) -> tuple[int, ...]:
 Sizes = Annotated[tuple[Count, ...], AfterValidator(_at_least_one)]
 
 
-class BenchConfig(RecipeModel):
-    """What a bench runs. The defaults are the paper's: 2048 tokens, chunks of 128, 4 tiles a batch (Figs. 7 and 8).
+class BenchConfig(ModelChoice):
+    """What a bench runs. The defaults are the paper's: 2048 tokens, 4 tiles a batch (Figs. 7 and 8).
 
-    `preset`, `layers`, `vision_layers` and `kv` describe a model of random weights, for when none is given. `layers` is
-    at most how many each of language model and vision tower keeps; `vision_layers` decides for the tower alone.
+    `chunk` is the runtime's own if None. `tiles` are pictures of noise of so many tiles, instead of one in the shape of
+    a phone's screen. The fields of `ModelChoice` describe random weights, for when no model is given.
     """
 
-    chunk: Sizes = (128,)
+    chunk: Sizes | None = None
     tiles_per_batch: Sizes = (4,)
-    prompt_tokens: Count = 2048
-    generate: Count = 64
+    tiles: tuple[Count, ...] = ()
+    prompt_tokens: Sizes = (2048,)
+    generate: int = Field(default=64, ge=0)
     runs: Count = 5
     warmup: int = Field(default=1, ge=0)
     threads: Count | None = None
-    seed: int = Field(default=0, ge=0)
-    preset: str | None = None
-    layers: Count | None = None
-    vision_layers: Count | None = None
-    kv: Literal["int8", "float32"] | None = None
-
-    def name_of(self, model: str) -> str:
-        """What the records call the model: a part of one must not be taken for the whole."""
-        kept = {"layers": self.layers, "vision layers": self.vision_layers}
-        parts = [f"{name}: {count}" for name, count in kept.items() if count is not None]
-        return f"{model} ({', '.join(parts)})" if parts else model
+    ceilings: bool = True
 
     def workload(self) -> Workload:
         """What the device is to run."""
+        from stages.device.runtime.decoder import DEFAULT_CHUNK
         from stages.measure.workload import Workload
 
         return Workload(
-            chunks=self.chunk,
+            chunks=self.chunk or (DEFAULT_CHUNK,),
             batches=self.tiles_per_batch,
-            prompt_tokens=self.prompt_tokens,
+            prompts=self.prompt_tokens,
             generate=self.generate,
             warmup=self.warmup,
             runs=self.runs,
@@ -95,22 +84,25 @@ class BenchConfig(RecipeModel):
 class BenchPlan:
     """What a bench would run.
 
-    `prompt_tokens` is bounded by the model's context; a preset's is known only once it is built.
+    `prompts` are bounded by the model's context; a preset's is known only once it is built. `tiles` and `image_tokens`
+    have one number for each picture.
     """
 
     model: str
+    policies: tuple[str, ...]
     workload: Workload
-    tiles: int
-    image_tokens: int
+    tiles: tuple[int, ...]
+    image_tokens: tuple[int, ...]
     notices: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
         return {
             "model": self.model,
+            "policies": list(self.policies),
             "workload": vars(self.workload),
-            "tiles": self.tiles,
-            "image_tokens": self.image_tokens,
+            "tiles": list(self.tiles),
+            "image_tokens": list(self.image_tokens),
             "notices": list(self.notices),
         }
 
@@ -126,30 +118,45 @@ def plan(config: BenchConfig, model: Path | None, image: Path | None) -> BenchPl
     from stages.device.contract.device_config import read_device_config
     from stages.device.imaging.presets import imaging_preset
     from stages.measure.picture_tiles import tiling_of
-    from stages.measure.workload import fit
+    from stages.measure.workload import Fitted, fit
 
-    source = _source(config, model)
+    if config.tiles and image is not None:
+        raise UsageError(
+            f"Both --image {image} and --tiles {config.tiles[0]} were given.",
+            "A picture has the tiles that its size makes it have.",
+            "Give one of them.",
+        )
+    source = config.source(model)
+    fitted = Fitted(config.workload(), ())
     if source is None:
         assert config.preset is not None
-        tiling = tiling_of(image, imaging_preset(config.preset).tiling)
-        return BenchPlan(config.name_of(config.preset), config.workload(), tiling.tiles, tiling.tokens, ())
-    device = read_device_config(source.path)
-    tiling = tiling_of(image, device.tiling)
-    fitted = fit(config.workload(), device.decoder.max_context, device.vision.max_batch)
-    return BenchPlan(device.name, fitted.workload, tiling.tiles, tiling.tokens, fitted.notices)
+        name, spec = config.name_of(config.preset), imaging_preset(config.preset).tiling
+    else:
+        device = read_device_config(source.path)
+        name, spec = device.name, device.tiling
+        fitted = fit(fitted.workload, device.decoder.max_context, device.vision.max_batch)
+    tiles = config.tiles or (tiling_of(image, spec).tiles,)
+    tokens = tuple(count * spec.tokens_per_tile for count in tiles)
+    return BenchPlan(name, config.policy, fitted.workload, tuple(tiles), tokens, fitted.notices)
 
 
 def run(
-    config: BenchConfig, model: Path | None, image: Path | None = None, out: Path | None = None, force: bool = False
+    config: BenchConfig,
+    model: Path | None,
+    image: Path | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    keep: Path | None = None,
 ) -> Events[BenchSummary]:
     """Measures load, encode, prefill and decode.
 
     Args:
         config: what to run.
         model: an exported model; None for the preset's random weights, or the demo model where no preset is named.
-        image: the picture to encode; noise in the shape of a phone's screen where there is none.
+        image: the picture to encode; noise where there is none.
         out: where to write a `bench` artifact; nothing is kept without it.
         force: replace what is there.
+        keep: where random weights stay for the next bench.
 
     Raises:
         UsageError, ArtifactError, ModelError, ImageError: see `plan`; or a graph is damaged.
@@ -157,9 +164,9 @@ def run(
     from stages.measure.summary import read_summary, write_summary
 
     plan(config, model, image)  # Finds what is wrong before anything is built or loaded; its notices come again.
-    source = _source(config, model)
+    source = config.source(model)
     if out is None:
-        _, summary = yield from _measure(config, source, image)
+        _, summary = yield from _measure(config, source, image, keep)
         yield Finished(summary)
         return
     parents = [] if source is None else [parent_of(source.path)]
@@ -171,119 +178,54 @@ def run(
         yield Finished(read_summary(out))
         return
     with create(out, spec, force=force) as draft:
-        records, summary = yield from _measure(config, source, image)
+        records, summary = yield from _measure(config, source, image, keep)
         write_summary(draft.path, records, summary)
     yield Finished(summary)
 
 
-def _source(config: BenchConfig, model: Path | None) -> Artifact | None:
-    """The exported model to measure, or None for a preset's random weights.
-
-    Raises:
-        UsageError: both are asked for, the shape of random weights without a preset, or no model where none is shipped.
-        ArtifactError: the model is no exported one.
-    """
-    shape = {name: getattr(config, name) for name in ("layers", "vision_layers", "kv")}
-    given = [f"--{name.replace('_', '-')}" for name, value in shape.items() if value is not None]
-    if config.preset is not None:
-        if model is not None:
-            raise UsageError(
-                f"Both the model {model} and --preset {config.preset} were given.",
-                "A preset means random weights of its shape instead of a model.",
-                "Give one of them.",
-            )
-        return None
-    if given:
-        raise UsageError(
-            f"{given[0]} was given without --preset.",
-            "An exported model is measured as it is; only random weights can be shaped.",
-            "Add --preset bluelm-v-3b, or leave it out.",
-        )
-    from stages.device.runtime.shipped import model_or_shipped
-
-    return open_artifact(model_or_shipped(model), "onnx")
-
-
 def _measure(
-    config: BenchConfig, source: Artifact | None, image: Path | None
+    config: BenchConfig, source: Artifact | None, image: Path | None, keep: Path | None
 ) -> Generator[Event[Any], None, tuple[tuple[Record, ...], BenchSummary]]:
-    from stages.device.contract.device_config import read_device_config
-    from stages.measure.device_bench import bench_device
-    from stages.measure.machine import busy_share
-    from stages.measure.picture_tiles import tiles_of
+    from stages.measure.ceilings import ceiling_process, summarise_ceilings
+    from stages.measure.machine import busy_share, usable_cores
     from stages.measure.summary import summarise
 
     with ExitStack() as stack:
-        if source is None:
-            yield Notice(f"Writing random weights: {config.name_of(str(config.preset))} …")
-            folder = stack.enter_context(random_model(config))
-        else:
-            folder = source.path
+        models = yield from open_models(config, source, keep, stack)
+        ceilings = stack.enter_context(ceiling_process(config.threads or usable_cores())) if config.ceilings else None
         share = busy_share()
         if share is not None and share > BUSY:
             yield Notice(
                 f"Other work keeps this machine busy (load {share:.1f} per core): take ratios, not times.", "warning"
             )
-        device = read_device_config(folder)
-        device = device.model_copy(update={"name": config.name_of(device.name)})
-        tiles = tiles_of(image, device, config.seed)
-        records: tuple[Record, ...] = ()
-        for event in bench_device(folder, device, config.workload(), tiles):
-            if isinstance(event, Finished):
-                records = event.result
-            else:
-                yield event
-        return records, summarise(device.name, records, config.model_dump(mode="json"))
-
-
-@contextmanager
-def random_model(config: BenchConfig) -> Iterator[Path]:
-    """A temporary exported folder of random weights, written by another process; removed when the block ends.
-
-    Raises:
-        ModelError: it could not be written, most likely for want of memory or disk.
-    """
-    shape = config.model_dump(mode="json", include={"preset", "layers", "vision_layers", "kv", "seed"})
-    code = "import sys; from stages.bench import write_random_model_here as write; write(*sys.argv[1:])"
-    root = os.fspath(Path(__file__).resolve().parents[1])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    with tempfile.TemporaryDirectory(prefix="bluelm-bench-") as folder:
-        done = subprocess.run(
-            [sys.executable, "-c", code, json.dumps(shape), folder],
-            env={**os.environ, "PYTHONPATH": paths},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-            raise ModelError(
-                f"Random weights in the shape of {config.preset} could not be written: {reason}.",
-                f"The bench runs on them; they need memory, and room in {tempfile.gettempdir()}.",
-                "Make room (TMPDIR names another folder), or take fewer --layers.",
+        together = fit_together(models)
+        if not together:
+            yield Notice(
+                "The models do not fit into memory together and are run one after the other: "
+                "compare them with care, this machine may have changed in between.",
+                "warning",
             )
-        yield Path(folder)
+        found: list[Measured] = []
+        for group in [models] if together else [[model] for model in models]:
+            found.append((yield from _run(config, group, image, ceilings)))
+        records = tuple(record for measured in found for record in measured.records)
+        moments = [moment for measured in found for moment in measured.ceilings]
+        settings = config.model_dump(mode="json")
+        tops = summarise_ceilings(moments) if moments else None
+        return records, summarise(models[0].config.name, records, settings, found[-1].peak_stage, tops)
 
 
-def write_random_model_here(shape: str, folder: str) -> None:
-    """What the other process of `random_model` does.
+def _run(
+    config: BenchConfig, models: Sequence[BenchModel], image: Path | None, ceilings: Any
+) -> Generator[Event[Any], None, Measured]:
+    from stages.measure.device_bench import bench_device
+    from stages.measure.picture_tiles import noise_tiles, tiles_of
 
-    Args:
-        shape: the part of a `BenchConfig` that describes random weights, as JSON.
-        folder: where to write.
-    """
-    from stages.workshop.graph.random_model import write_random_model
-    from stages.workshop.model.presets import model_preset
-
-    config = BenchConfig.model_validate_json(shape)
-    assert config.preset is not None
-    tower = model_preset(config.preset).vision_layers
-    for _ in write_random_model(
-        config.preset,
-        Path(folder),
-        layers=config.layers,
-        vision_layers=config.vision_layers or min(config.layers or tower, tower),
-        int8_kv=config.kv != "float32",
-        seed=config.seed,
-    ):
-        pass
+    device = models[0].config
+    pictures = [noise_tiles(count, device, config.seed) for count in config.tiles]
+    pictures = pictures or [tiles_of(image, device, config.seed)]
+    for event in bench_device(models, config.workload(), pictures, ceilings):
+        if isinstance(event, Finished):
+            return event.result
+        yield event
+    raise AssertionError("a bench ends with what it found")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bluelm_cli import console
+from bluelm_cli import console, speed_table
 from bluelm_cli.default_group import DefaultGroup
 from bluelm_cli.options import Device, DryRun, Force, Json, Out, Recipe, Seed, Set, Threads
 
@@ -28,36 +28,53 @@ def group() -> None:
     """
 
 
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Random weights of this shape instead of a model: bluelm-v-3b, tiny.")
+]
+Layers = Annotated[int | None, typer.Option("--layers", help="With --preset: so many layers instead of all.")]
+VisionLayers = Annotated[
+    int | None, typer.Option("--vision-layers", help="With --preset: vision tower layers, if not as many.")
+]
+Kv = Annotated[str | None, typer.Option("--kv", help="With --preset: KV cache in int8 (default) or float32.")]
+Keep = Annotated[
+    Path | None, typer.Option("--keep", help="With --preset: keep the random weights in this folder for the next time.")
+]
+POLICY = "With --preset: what quantized products round their inputs to: paper, mix (default), int8, float"
+
+
 @bench.command()
 def run(
     model: Annotated[Path | None, typer.Argument(help="An exported model; the demo model when left out.")] = None,
     chunk: Annotated[
-        list[int] | None, typer.Option("--chunk", help="Tokens per prefill call, 128 by default (repeatable).")
+        list[int] | None, typer.Option("--chunk", help="Tokens per prefill call; chat's own by default (repeatable).")
     ] = None,
     batch: Annotated[
         list[int] | None,
         typer.Option("--tiles-per-batch", "--batch", help="Tiles per encode call, 4 by default (repeatable)."),
     ] = None,
     prompt_tokens: Annotated[
-        int | None, typer.Option("--prompt-tokens", help="Tokens to prefill, 2048 by default.")
+        list[int] | None, typer.Option("--prompt-tokens", help="Tokens to prefill, 2048 by default (repeatable).")
     ] = None,
-    generate: Annotated[int | None, typer.Option("--generate", help="Tokens to decode, 64 by default.")] = None,
+    generate: Annotated[
+        int | None, typer.Option("--generate", help="Tokens to decode, 64 by default; 0 leaves decoding out.")
+    ] = None,
     runs: Annotated[int | None, typer.Option("--runs", help="Runs that count, 5 by default.")] = None,
     warmup: Annotated[int | None, typer.Option("--warmup", help="Runs before them that don't, 1 by default.")] = None,
     image: Annotated[
         Path | None, typer.Option("--image", help="The picture to encode; by default noise like a phone's screen.")
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option("--preset", help="Random weights of this shape instead of a model: bluelm-v-3b, tiny.")
+    tiles: Annotated[
+        list[int] | None, typer.Option("--tiles", help="Encode noise of so many tiles instead (repeatable).")
     ] = None,
-    layers: Annotated[
-        int | None, typer.Option("--layers", help="With --preset: so many layers instead of all.")
-    ] = None,
-    vision_layers: Annotated[
-        int | None, typer.Option("--vision-layers", help="With --preset: vision tower layers, if not as many.")
-    ] = None,
-    kv: Annotated[
-        str | None, typer.Option("--kv", help="With --preset: KV cache in int8 (default) or float32.")
+    preset: Preset = None,
+    layers: Layers = None,
+    vision_layers: VisionLayers = None,
+    kv: Kv = None,
+    policy: Annotated[list[str] | None, typer.Option("--policy", help=f"{POLICY} (repeatable).")] = None,
+    keep: Keep = None,
+    ceilings: Annotated[
+        bool | None,
+        typer.Option("--ceilings/--no-ceilings", help="Measure in turns with it what this machine reaches at most."),
     ] = None,
     out: Out = None,
     recipe: Recipe = None,
@@ -68,13 +85,16 @@ def run(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Time load, encode, prefill and decode; report medians and peak memory.
+    """Time load, encode, prefill and decode; report medians, shares of the machine's ceilings, and peak memory.
 
-    Sizes to compare are run in turns. Without MODEL, random weights of --preset, or the demo model.
+    Whatever is compared (sizes, policies) is run in turns. Without MODEL, random weights of --preset, or the demo
+    model.
 
     Example: bluelm bench run build/onnx --chunk 32 --chunk 128 --chunk 512 --chunk 2048
 
-    Example: bluelm bench run --preset bluelm-v-3b --layers 4 --runs 3
+    Example: bluelm bench run --preset bluelm-v-3b --layers 4 --policy mix --policy paper --runs 3
+
+    Example: bluelm bench run --preset bluelm-v-3b --layers 4 --prompt-tokens 256 --prompt-tokens 4096 --generate 0
     """
     from stages import bench as verb
     from stages.artifacts.recipes import load_config
@@ -82,7 +102,8 @@ def run(
     flags = {
         "chunk": chunk or None,
         "tiles_per_batch": batch or None,
-        "prompt_tokens": prompt_tokens,
+        "tiles": tiles or None,
+        "prompt_tokens": prompt_tokens or None,
         "generate": generate,
         "runs": runs,
         "warmup": warmup,
@@ -92,16 +113,71 @@ def run(
         "layers": layers,
         "vision_layers": vision_layers,
         "kv": kv,
+        "policy": policy or None,
+        "ceilings": ceilings,
     }
     config = load_config(verb.BenchConfig, recipe, sets or (), flags)
     if dry_run:
         _show_plan(verb.plan(config, model, image).as_dict(), as_json)
         return
-    summary = console.drive(verb.run(config, model, image, out, force))
+    summary = console.drive(verb.run(config, model, image, out, force, keep)).as_dict()
     if as_json:
-        console.emit_json(summary.as_dict())
+        console.emit_json(summary)
     else:
-        _show_speed(summary.as_dict())
+        speed_table.show(summary)
+
+
+@bench.command()
+def ops(
+    model: Annotated[Path | None, typer.Argument(help="An exported model; the demo model when left out.")] = None,
+    chunk: Annotated[
+        int | None, typer.Option("--chunk", help="Tokens per prefill call; chat's own by default.")
+    ] = None,
+    tiles: Annotated[int | None, typer.Option("--tiles", help="Tiles to encode, 4 by default.")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option("--prompt-tokens", help="Tokens to prefill, 512 by default.")
+    ] = None,
+    generate: Annotated[int | None, typer.Option("--generate", help="Tokens to decode, 16 by default.")] = None,
+    preset: Preset = None,
+    layers: Layers = None,
+    vision_layers: VisionLayers = None,
+    kv: Kv = None,
+    policy: Annotated[str | None, typer.Option("--policy", help=f"{POLICY}.")] = None,
+    keep: Keep = None,
+    recipe: Recipe = None,
+    sets: Set = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Show where the time goes: each operator of encode, prefill and decode, and what it is for.
+
+    Profiling itself takes time: read the shares, not the seconds.
+
+    Example: bluelm bench ops --preset bluelm-v-3b --layers 4 --vision-layers 4 --policy paper
+    """
+    from stages import bench_ops as verb
+    from stages.artifacts.recipes import load_config
+
+    flags = {
+        "chunk": chunk,
+        "tiles": tiles,
+        "prompt_tokens": prompt_tokens,
+        "generate": generate,
+        "threads": threads,
+        "seed": seed,
+        "preset": preset,
+        "layers": layers,
+        "vision_layers": vision_layers,
+        "kv": kv,
+        "policy": None if policy is None else [policy],
+    }
+    config = load_config(verb.OpsConfig, recipe, sets or (), flags)
+    table = console.drive(verb.run(config, model, keep)).as_dict()
+    if as_json:
+        console.emit_json(table)
+    else:
+        speed_table.show_operators(table)
 
 
 @bench.command("eval")
@@ -207,31 +283,6 @@ def _show_plan(plan: Mapping[str, Any], as_json: bool) -> None:
         console.emit_json(plan)
     else:
         console.emit_table("would run", ["what", "value"], [[name, str(value)] for name, value in plan.items()])
-
-
-def _show_speed(summary: Mapping[str, Any]) -> None:
-    rows = []
-    for row in summary["rows"]:
-        spread = None if row["stddev_ts"] is None else f"± {row['stddev_ts']:.3g}"
-        rows.append(
-            [
-                row["test"],
-                row["chunk"],
-                row["tiles_per_batch"],
-                row["n_prompt"],
-                row["n_gen"],
-                row["kv"],
-                row["seconds"],
-                row["ms_per_tile"],
-                row["tok_s"],
-                spread,
-            ]
-        )
-    columns = ["test", "chunk", "tiles/batch", "tokens", "generated", "KV", "seconds", "ms/tile", "tok/s", "spread"]
-    machine = summary["machine"]
-    title = f"{summary['model']}: medians of {summary['settings']['runs']} runs on {machine['cpu']}"
-    console.emit_table(title, columns, rows)
-    console.emit_text(f"peak memory {summary['peak_rss_mb']:,.0f} MB, {machine['cores']} cores")
 
 
 def _show_accuracy(result: Mapping[str, Any]) -> None:

@@ -44,6 +44,10 @@ def tiles_of(picture: Path | None, config: DeviceConfig, seed: int) -> NDArray[n
         from stages.device.runtime.pictures import picture_bytes, tile_picture
 
         return tile_picture(picture_bytes(picture), str(picture), config).tiles
-    tiling = tiling_of(None, config.tiling)
-    shape = (tiling.tiles, 3, tiling.tile_size, tiling.tile_size)
+    return noise_tiles(tiling_of(None, config.tiling).tiles, config, seed)
+
+
+def noise_tiles(count: int, config: DeviceConfig, seed: int) -> NDArray[np.uint8]:
+    """Tiles of noise, [N, 3, S, S]."""
+    shape = (count, 3, config.tiling.tile_size, config.tiling.tile_size)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ArtifactError
 from stages.device.runtime.memory import peak_rss_mb
 from stages.measure.machine import describe_machine, describe_versions
 from stages.measure.records import Record, write_records
+
+if TYPE_CHECKING:
+    from stages.measure.ceilings import Ceiling
 
 RESULTS_FILE = "results.jsonl"
 SUMMARY_FILE = "bench.json"
@@ -23,7 +27,9 @@ class BenchSummary:
     Attributes:
         model: name of the model.
         rows: the records as plain data.
-        peak_rss_mb: largest memory of the process, in MB.
+        peak_rss_mb: largest memory of the process, in MB; of several models run in turns, of all of them together.
+        peak_stage: what was running when it was reached: "load", "encode" or "text".
+        ceilings: what the machine reached beside it, best and median; None where that was left out.
         machine: CPU, cores, memory; nothing that names it.
         versions: packages that ran the model.
         settings: what was asked for.
@@ -35,6 +41,8 @@ class BenchSummary:
     machine: dict[str, Any]
     versions: dict[str, str]
     settings: dict[str, Any]
+    peak_stage: str | None = None
+    ceilings: dict[str, dict[str, float]] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints and `bench.json` holds."""
@@ -42,13 +50,21 @@ class BenchSummary:
             "model": self.model,
             "rows": list(self.rows),
             "peak_rss_mb": self.peak_rss_mb,
+            "peak_stage": self.peak_stage,
+            "ceilings": self.ceilings,
             "machine": self.machine,
             "versions": self.versions,
             "settings": self.settings,
         }
 
 
-def summarise(model: str, records: tuple[Record, ...], settings: dict[str, Any]) -> BenchSummary:
+def summarise(
+    model: str,
+    records: tuple[Record, ...],
+    settings: dict[str, Any],
+    peak_stage: str | None = None,
+    ceilings: Mapping[str, Ceiling] | None = None,
+) -> BenchSummary:
     """Puts records together with the machine as it is now."""
     return BenchSummary(
         model=model,
@@ -57,6 +73,8 @@ def summarise(model: str, records: tuple[Record, ...], settings: dict[str, Any])
         machine=describe_machine(),
         versions=describe_versions(),
         settings=settings,
+        peak_stage=peak_stage,
+        ceilings=None if ceilings is None else {name: asdict(ceiling) for name, ceiling in ceilings.items()},
     )
 
 

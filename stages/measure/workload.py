@@ -14,8 +14,8 @@ class Workload:
     Attributes:
         chunks: tokens a prefill call takes, one test each.
         batches: tiles an encode call takes, one test each.
-        prompt_tokens: tokens read before decoding.
-        generate: tokens decoded.
+        prompts: tokens read before decoding, one test each.
+        generate: tokens decoded; none for no decoding at all.
         warmup: turns that don't count.
         runs: turns that count.
         threads: CPU threads; None takes every core.
@@ -24,7 +24,7 @@ class Workload:
 
     chunks: tuple[int, ...]
     batches: tuple[int, ...]
-    prompt_tokens: int
+    prompts: tuple[int, ...]
     generate: int
     warmup: int
     runs: int
@@ -54,11 +54,11 @@ def fit(asked: Workload, max_context: int, fixed_batch: int | None) -> Fitted:
             f"The model holds {max_context} tokens.",
             f"Generate at most {max_context - 1}.",
         )
-    prompt = min(asked.prompt_tokens, room)
-    if prompt < asked.prompt_tokens:
+    longest = max(asked.prompts)
+    if room < longest:
         notices.append(
-            f"The model holds {max_context} tokens: prefill is measured with {prompt} instead of "
-            f"{asked.prompt_tokens}, which leaves {asked.generate} to decode."
+            f"The model holds {max_context} tokens: prefill is measured with {room} instead of {longest}, "
+            f"which leaves {asked.generate} to decode."
         )
     batches = asked.batches if fixed_batch is None else (fixed_batch,)
     if batches != asked.batches:
@@ -67,6 +67,6 @@ def fit(asked: Workload, max_context: int, fixed_batch: int | None) -> Fitted:
         asked,
         chunks=tuple(dict.fromkeys(asked.chunks)),
         batches=tuple(dict.fromkeys(batches)),
-        prompt_tokens=prompt,
+        prompts=tuple(dict.fromkeys(min(prompt, room) for prompt in asked.prompts)),
     )
     return Fitted(fitted, tuple(notices))
