@@ -23,6 +23,7 @@ from stages.workshop.quant.policy import FLOAT, Rule, Scheme, WeightedModule, as
 
 WINDOW = 512
 TOKENS = 1786
+FREE = ScaleFormat("float16")
 # llama2.c's order of the per-layer weights, with our names.
 LAYER_WEIGHTS = (
     "self_attn.q_proj",
@@ -134,13 +135,13 @@ def nats(model, tokens, new_cache=lambda: None):
     return total / (len(tokens) - 1)
 
 
-def rounded(model, scheme_of):
+def rounded(model, scheme_of, scales=FREE):
     """The model with every layer's Linears through the file's layout and back."""
     model = copy.deepcopy(model)
     for name, module in model.model.layers.named_modules():
         scheme = scheme_of(name)
         if isinstance(module, torch.nn.Linear) and scheme != FLOAT:
-            packed = pack(round_to_nearest(name, module.weight, scheme, ScaleFormat("float16")), "float16")
+            packed = pack(round_to_nearest(name, module.weight, scheme, scales), "float16")
             module.weight.data = torch.from_numpy(dequantize(unpack(packed, scheme)))
     return model
 
@@ -182,6 +183,18 @@ def test_smaller_groups_cost_less(stories, float_nats):
     ]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] - float_nats < 0.03
+
+
+def test_a_grid_of_scales_with_a_search_costs_less_than_free_ones(stories):
+    model, tokens = stories
+
+    def cost(size, two_level):
+        scheme = Scheme(weights="int4", group_size=size)
+        scales = ScaleFormat("float16", two_level)
+        return nats(rounded(model, lambda name: FLOAT if "down_proj" in name else scheme, scales), tokens)
+
+    for size in (32, 64):
+        assert cost(size, two_level=True) < cost(size, two_level=False)
 
 
 def test_the_int8_cache_costs_little(stories, float_nats):
