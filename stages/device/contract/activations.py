@@ -1,7 +1,7 @@
 """Activations as integers: what the inputs of a quantized product are rounded to, by matmul form.
 
-    a8     one INT8 value per element, one scale per token:      x ~ high · scale / 127
-    a16    the same and its remainder, INT8 again:               x ~ (high + low / 254) · scale / 127
+    a8     one INT8 value per element, one step per token:       x ~ high · step,  step = max|x| / 127
+    a16    the same and its remainder, INT8 again:               x ~ (high + low / 254) · step
     nbits  INT8 values, one scale per block of columns:          what MatMulNBits does inside at accuracy level 4
     nbits16  the same and its remainder, INT8 again, in a second row of MatMulNBits
 
@@ -26,44 +26,43 @@ ZERO_POINT = 128
 STEPS = 127
 # A remainder is at most half a step of the high part, so 127 steps of it make 254 to one.
 LOW_STEPS = 2 * STEPS
-# The scale of a token that is all zeros; keeps 0 / 0 out.
+# What stands for the largest magnitude of a token that is all zeros; keeps 0 / 0 out.
 SMALLEST = np.float32(1e-30)
 
 Floats = NDArray[np.float32]
 
 
 class Rounded(NamedTuple):
-    """Activations [.., T, K] as integers: high and low uint8 (low None for a8), scale float32 [.., T, 1]."""
+    """Activations [.., T, K] as integers: high and low uint8 (low None for a8), step float32 [.., T, 1]."""
 
     high: NDArray[np.uint8]
     low: NDArray[np.uint8] | None
-    scale: Floats
+    step: Floats
 
 
 def round_rows(x: NDArray[Any], precision: Literal["int16", "int8"]) -> Rounded:
-    """Rounds each token by its own largest magnitude, in float32, half to even.
+    """Rounds each token in steps of a 127th of its own largest magnitude, in float32, half to even.
 
-    unit = x / scale                      scale = max|x| of the token
-    high = rint(unit / (1/127)) + 128
-    low  = rint((unit - (high - 128) · (1/127)) / (1/127/254)) + 128        only int16
+    step = max|x| of the token · (1/127)
+    high = rint(x / step) + 128
+    low  = rint((x / step - (high - 128)) / (1/254)) + 128        only int16; the difference is exact
     """
     x = x.astype(np.float32, copy=False)
-    scale = np.maximum(np.abs(x).max(axis=-1, keepdims=True), SMALLEST)  # [.., T, 1]
-    unit = x / scale
-    step = high_step()
-    high = _to_uint8(unit / step)
+    step = np.maximum(np.abs(x).max(axis=-1, keepdims=True), SMALLEST) * high_step()  # [.., T, 1]
+    steps = x / step
+    high = _to_uint8(steps)
     if precision == "int8":
-        return Rounded(high, None, scale)
-    rest = unit - (high.astype(np.float32) - ZERO_POINT) * step
-    return Rounded(high, _to_uint8(rest / low_step()), scale)
+        return Rounded(high, None, step)
+    rest = steps - (high.astype(np.float32) - ZERO_POINT)
+    return Rounded(high, _to_uint8(rest / low_step()), step)
 
 
 def unround(rounded: Rounded) -> Floats:
     """The numbers that a product with these activations computes with, [.., T, K]."""
-    unit = (rounded.high.astype(np.float32) - ZERO_POINT) * high_step()
+    steps = rounded.high.astype(np.float32) - ZERO_POINT
     if rounded.low is not None:
-        unit = unit + (rounded.low.astype(np.float32) - ZERO_POINT) * low_step()
-    return unit * rounded.scale
+        steps = steps + (rounded.low.astype(np.float32) - ZERO_POINT) * low_step()
+    return steps * rounded.step
 
 
 def round_blocks(x: NDArray[Any], block: int) -> Floats:
@@ -105,13 +104,13 @@ def round_block_parts(x: NDArray[Any], block: int) -> Floats:
 
 
 def high_step() -> np.float32:
-    """The scale of `high`: one step, for activations divided by their token's largest magnitude."""
+    """One step of `high`, where the largest magnitude is 1."""
     return np.float32(1 / STEPS)
 
 
 def low_step() -> np.float32:
-    """The scale of `low`."""
-    return np.float32(1 / STEPS / LOW_STEPS)
+    """One step of `low`, in steps of `high`."""
+    return np.float32(1 / LOW_STEPS)
 
 
 def _to_uint8(steps: Floats) -> NDArray[np.uint8]:

@@ -43,13 +43,14 @@ class InputRounding:
 def round_rows(x: torch.Tensor, precision: Literal["int8", "int16"]) -> torch.Tensor:
     """`activations.unround(activations.round_rows(x, precision))`."""
     wide = x.float()
-    scale = wide.abs().amax(dim=-1, keepdim=True).clamp(min=float(activations.SMALLEST))  # [.., T, 1]
-    step, low_step = _number(activations.high_step(), x), _number(activations.low_step(), x)
-    unit = wide / scale
-    high = _steps(unit / step) * step
+    largest = wide.abs().amax(dim=-1, keepdim=True).clamp(min=float(activations.SMALLEST))  # [.., T, 1]
+    step = largest * _number(activations.high_step(), x)
+    steps = wide / step
+    high = _steps(steps)
     if precision == "int16":
-        high = high + _steps((unit - high) / low_step) * low_step
-    return (high * scale).to(x.dtype)
+        low_step = _number(activations.low_step(), x)
+        high = high + _steps((steps - high) / low_step) * low_step
+    return (high * step).to(x.dtype)
 
 
 def round_blocks(x: torch.Tensor, block: int) -> torch.Tensor:

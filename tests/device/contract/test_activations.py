@@ -15,6 +15,7 @@ from stages.device.contract.activations import (
     SMALLEST,
     STEPS,
     ZERO_POINT,
+    high_step,
     round_blocks,
     round_rows,
     unround,
@@ -39,7 +40,8 @@ def test_rounding_is_off_by_half_a_step_at_most(precision: Precision, x: np.ndar
     rounded = round_rows(x, precision)
     found = unround(rounded).astype(np.float64)
     # Half a step, and a few units in the last place of the largest magnitude: all of it happens in float32.
-    allowed = rounded.scale.astype(np.float64) * (0.5 / steps(precision) + 4e-7)
+    largest = rounded.step.astype(np.float64) * STEPS
+    allowed = largest * (0.5 / steps(precision) + 4e-7)
     assert (np.abs(found - x) <= allowed).all()
 
 
@@ -48,14 +50,14 @@ def test_the_largest_magnitude_takes_the_last_step(precision: Precision) -> None
     x = np.array([[-3.0, 1.0, 0.5], [0.25, 2.0, -2.0]], np.float32)
     rounded = round_rows(x, precision)
     np.testing.assert_array_equal(rounded.high[:, :2], [[ZERO_POINT - 127, 170], [144, ZERO_POINT + 127]])
-    assert rounded.scale.tolist() == [[3.0], [2.0]]
+    np.testing.assert_array_equal(rounded.step, np.float32([[3.0], [2.0]]) * high_step())
     assert (rounded.low is None) == (precision == "int8")
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16"])
 def test_a_token_of_zeros_stays_zero(precision: Precision) -> None:
     rounded = round_rows(np.zeros((2, 5), np.float32), precision)
-    assert (rounded.scale == SMALLEST).all()
+    assert (rounded.step == SMALLEST * high_step()).all()
     assert (unround(rounded) == 0).all()
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from stages.device.contract import activations, int8_channels
 from stages.device.contract.int8_channels import Int8Channels
@@ -41,13 +42,13 @@ def weights() -> tuple[Int8Channels, np.ndarray]:
 
 def integer_product(x: np.ndarray, weight: Int8Channels, precision: Precision) -> np.ndarray:
     """The same product from its integers, [.., T, N] float64: exact until the scales."""
-    high, low, scale = activations.round_rows(x, precision)
+    high, low, step = activations.round_rows(x, precision)
     turned = weight.values.T.astype(np.int64)
-    product = (high.astype(np.int64) - activations.ZERO_POINT) @ turned * float(activations.high_step())
+    product = ((high.astype(np.int64) - activations.ZERO_POINT) @ turned).astype(np.float64)
     if low is not None:
         rest = (low.astype(np.int64) - activations.ZERO_POINT) @ turned
         product = product + rest * float(activations.low_step())
-    return product * scale * weight.scales.reshape(-1).astype(np.float64)
+    return product * step * weight.scales.reshape(-1).astype(np.float64)
 
 
 def write(folder: Path, precision: Precision, form: str, bias: bool = True) -> tuple[Path, dict[str, np.ndarray]]:
@@ -89,6 +90,27 @@ def test_graph_equals_integers_equals_floats(
     size = np.abs(integers).max(axis=-1, keepdims=True) + np.float64(1e-30)
     assert (np.abs(floats - integers) / size).max() < 1e-6
     assert (np.abs(found - (integers + added)) / (size + np.abs(added))).max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["plain", "zero rows", "outlier rows", "tiny rows"])
+@pytest.mark.parametrize("precision", ["int8", "int16"])
+def test_the_graph_rounds_as_the_contract_bit_for_bit(
+    precision: Precision, kind: str, tmp_path: Path, open_graph: Callable[..., Any]
+) -> None:
+    x = tokens(kind)
+    expected = activations.round_rows(x, precision)
+    with GraphEmitter(tmp_path, "rounded.onnx", "/model") as emitter:
+        emitter.input("x", FLOAT, [1, "tokens", COLUMNS])
+        rounded = emit_rounded(emitter, "x", "layers.0/in", precision)
+        emitter.output(rounded.step, FLOAT, [1, "tokens", 1])
+        for part in filter(None, (rounded.high, rounded.low)):
+            emitter.output(part, TensorProto.UINT8, [1, "tokens", COLUMNS])
+        emitter.save()
+    outputs = open_graph(tmp_path / "rounded.onnx")({"x": x})
+    np.testing.assert_array_equal(outputs[rounded.step], expected.step)
+    np.testing.assert_array_equal(outputs[rounded.high], expected.high)
+    if rounded.low is not None:
+        np.testing.assert_array_equal(outputs[rounded.low], expected.low)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16"])
