@@ -18,9 +18,9 @@ from stages.bench import BenchConfig
 from stages.bench_eval import EvalConfig
 from stages.device.runtime.sessions import Graph
 from stages.evaluate.closing_table import closing_table
-from stages.measure.workload import Workload, fit
+from stages.measure.random_models import random_model
 
-QUICK = {"prompt_tokens": 40, "generate": 3, "runs": 2, "warmup": 1, "threads": 1}
+QUICK = {"prompt_tokens": (40,), "generate": 3, "runs": 2, "warmup": 1, "threads": 1, "ceilings": False}
 TEXTS = ("Which colour is it?", "Which shape?", "red blue green circle square star") * 3
 
 
@@ -176,7 +176,7 @@ def test_progress_counts_every_run(exported: Path) -> None:
 
 
 def test_the_prompt_is_bounded_by_the_context(exported: Path) -> None:
-    config = BenchConfig(**{**QUICK, "prompt_tokens": 5000, "runs": 1, "warmup": 0})
+    config = BenchConfig(**{**QUICK, "prompt_tokens": (5000,), "runs": 1, "warmup": 0})
     events = list(bench.run(config, exported))
     notices = [event.text for event in events if isinstance(event, Notice)]
     assert any("holds 2048 tokens: prefill is measured with 2045 instead of 5000" in text for text in notices)
@@ -185,24 +185,11 @@ def test_the_prompt_is_bounded_by_the_context(exported: Path) -> None:
     assert {row["n_prompt"] for row in finished.result.rows if row["test"] == "prefill"} == {2045}
 
 
-def test_fit_keeps_what_the_model_can_take() -> None:
-    asked = Workload(chunks=(128, 128, 8), batches=(2, 2), prompt_tokens=10, generate=5, warmup=0, runs=1)
-    fitted = fit(asked, max_context=15, fixed_batch=2)
-    assert fitted.workload.chunks == (128, 8) and fitted.workload.batches == (2,)
-    assert fitted.workload.prompt_tokens == 10
-    assert [text for text in fitted.notices if "context" in text or "holds" in text] == []
-    fixed = fit(asked, max_context=14, fixed_batch=3)
-    assert fixed.workload.batches == (3,) and fixed.workload.prompt_tokens == 9
-    assert len(fixed.notices) == 2 and "exported for 3 tiles" in fixed.notices[1]
-    with pytest.raises(UsageError, match="leaves no room"):
-        fit(asked, max_context=5, fixed_batch=None)
-
-
 def test_a_picture_is_measured_in_its_own_tiling(exported: Path, corpus: Path) -> None:
     plan = bench.plan(BenchConfig(**QUICK), exported, corpus / "images/2.png")
     summary = result_of(bench.run(BenchConfig(**QUICK), exported, corpus / "images/2.png"))
-    assert plan.tiles == summary.rows[1]["tiles"] == 9
-    assert bench.plan(BenchConfig(**QUICK), exported, corpus / "images/0.png").tiles == 1
+    assert plan.tiles == (summary.rows[1]["tiles"],) == (9,)
+    assert bench.plan(BenchConfig(**QUICK), exported, corpus / "images/0.png").tiles == (1,)
 
 
 def test_the_artifact_is_written_and_found_up_to_date(exported: Path, tmp_path: Path) -> None:
@@ -230,7 +217,7 @@ def test_random_weights_are_built_elsewhere_and_removed(tmp_path: Path, monkeypa
 
 def test_random_weights_that_cannot_be_written_are_our_users_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(ModelError, match="could not be written"), bench.random_model(BenchConfig(preset="tiny")):
+    with pytest.raises(ModelError, match="could not be written"), random_model(BenchConfig(preset="tiny")):
         pass
 
 
@@ -241,6 +228,7 @@ def test_random_weights_that_cannot_be_written_are_our_users_to_know(monkeypatch
         ({"layers": 2}, Path("m"), "--layers was given without --preset"),
         ({"vision_layers": 2}, None, "--vision-layers was given without --preset"),
         ({"preset": "tinny"}, None, "no preset 'tinny'"),
+        ({"policy": ("mix",)}, Path("m"), "--policy was given without --preset"),
     ],
 )
 def test_flags_that_contradict_each_other(values: dict[str, Any], model: Path | None, what: str) -> None:
@@ -250,7 +238,11 @@ def test_flags_that_contradict_each_other(values: dict[str, Any], model: Path | 
 
 
 @pytest.mark.parametrize(
-    "flags", [{"chunk": [0]}, {"chunk": []}, {"runs": 0}, {"tiles_per_batch": [-1]}, {"kv": "int4"}]
+    "flags",
+    [
+        *({"chunk": [0]}, {"chunk": []}, {"runs": 0}, {"tiles_per_batch": [-1]}, {"kv": "int4"}),
+        *({"prompt_tokens": []}, {"prompt_tokens": [0]}, {"tiles": [0]}, {"generate": -1}, {"policy": ["int4"]}),
+    ],
 )
 def test_sizes_out_of_range_are_refused(flags: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):

@@ -65,12 +65,15 @@ def summarise_ceilings(moments: Sequence[Ceilings]) -> dict[str, Ceiling]:
 
 
 @contextmanager
-def ceiling_process(threads: int, folder: Path | None = None) -> Iterator[Callable[[], Ceilings]]:
+def ceiling_process(
+    threads: int, folder: Path | None = None, array_bytes: int = ARRAY_BYTES
+) -> Iterator[Callable[[], Ceilings]]:
     """A process that measures the ceilings each time the yielded function is called, and idles in between.
 
     Args:
         threads: CPU threads.
         folder: where the graphs are; written to a temporary one if None.
+        array_bytes: of the array that is read; far more than any cache holds.
 
     Raises:
         ModelError: the graphs could not be written, or the process ended.
@@ -81,7 +84,7 @@ def ceiling_process(threads: int, folder: Path | None = None) -> Iterator[Callab
             write_by_workshop("ceilings", {"columns": COLUMNS, "outputs": OUTPUTS}, place, "The ceilings' graphs")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, os.fspath(place), threads), daemon=True)
+        process = context.Process(target=_serve, args=(theirs, os.fspath(place), threads, array_bytes), daemon=True)
         process.start()
         theirs.close()
 
@@ -93,7 +96,7 @@ def ceiling_process(threads: int, folder: Path | None = None) -> Iterator[Callab
                 raise ModelError(
                     "The process that measures this machine's ceilings ended.",
                     "Speeds cannot be compared with what the machine reaches.",
-                    f"It needs {ARRAY_BYTES >> 20} MiB of memory; or leave it out: --no-ceilings.",
+                    f"It needs {array_bytes >> 20} MiB of memory; or leave it out: --no-ceilings.",
                 ) from error
             return found
 
@@ -106,11 +109,11 @@ def ceiling_process(threads: int, folder: Path | None = None) -> Iterator[Callab
                 process.kill()
 
 
-def _serve(connection: Connection, folder: str, threads: int) -> None:
+def _serve(connection: Connection, folder: str, threads: int, array_bytes: int) -> None:
     """What the process does: everything is allocated once, then measured whenever a message comes."""
     # Ctrl-C is for the bench; the end of the connection ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    array = np.ones(ARRAY_BYTES // 4, np.float32)
+    array = np.ones(array_bytes // 4, np.float32)
     products = {form: BareProduct(Path(folder) / f"{form}.onnx", threads) for form in ("int8", "float32")}
     with ThreadPoolExecutor(threads) as pool:
         while True:

@@ -202,7 +202,7 @@ def _text_cases(held: Mapping[int, _Loaded], models: Sequence[BenchModel], work:
         ids = np.random.default_rng(work.seed).integers(0, vocabulary, case.prompt).tolist()
         decoder.truncate(0)
         with stopwatch() as reading:
-            logits = decoder.prefill(embedder(ids), case.chunk)
+            logits = decoder.prefill(embedder(ids), chunk=case.chunk)
         with stopwatch() as writing:
             for _ in range(work.generate):
                 logits = decoder.step(embedder([greedy(logits)]))

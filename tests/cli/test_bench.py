@@ -14,7 +14,7 @@ import pytest
 from stages.artifacts.folder import ArtifactSpec, create
 
 Run = Callable[..., Any]
-QUICK = ("--prompt-tokens", 24, "--generate", 2, "--runs", 1, "--warmup", 0, "--threads", 1)
+QUICK = ("--prompt-tokens", 24, "--generate", 2, "--runs", 1, "--warmup", 0, "--threads", 1, "--no-ceilings")
 PROMISED = {
     *("test", "chunk", "tiles_per_batch", "n_prompt", "kv", "seconds", "tok_s", "ms_per_tile"),
     *("model", "avg_ts", "stddev_ts", "median_ts", "samples_ts"),
@@ -54,11 +54,29 @@ def test_run_may_be_named_and_prints_a_table(bluelm: Run, tiny_onnx: Path) -> No
 def test_dry_run_says_what_would_run(bluelm: Run, tiny_onnx: Path, tmp_path: Path) -> None:
     done = bluelm("bench", tiny_onnx, "--chunk", 64, "--out", tmp_path / "out", "--dry-run", "--json")
     plan = done.json()
-    assert plan["workload"]["chunks"] == [64] and plan["workload"]["prompt_tokens"] == 2048 - 64
-    assert (plan["tiles"], plan["image_tokens"]) == (9, 144)
+    assert plan["workload"]["chunks"] == [64] and plan["workload"]["prompts"] == [2048 - 64]
+    assert (plan["tiles"], plan["image_tokens"]) == ([9], [144])
     assert list(tmp_path.iterdir()) == []
     preset = bluelm("bench", "--preset", "bluelm-v-3b", "--layers", 4, "--dry-run", "--json").json()
-    assert (preset["tiles"], preset["image_tokens"]) == (9, 1764)
+    assert (preset["tiles"], preset["image_tokens"]) == ([9], [1764])
+    sizes = ("--tiles", 1, "--tiles", 3, "--prompt-tokens", 8, "--prompt-tokens", 16, "--generate", 0)
+    several = bluelm("bench", tiny_onnx, *sizes, "--dry-run", "--json").json()
+    assert (several["tiles"], several["workload"]["prompts"]) == ([1, 3], [8, 16])
+
+
+def test_ops_prints_shares_and_json(bluelm: Run, tiny_onnx: Path) -> None:
+    sizes = ("--prompt-tokens", 24, "--generate", 2, "--threads", 1)
+    done = bluelm("bench", "ops", tiny_onnx, *sizes)
+    assert done.code == 0, done.err
+    assert "products" in done.out and "outside" in done.out and "GroupQueryAttention" in done.out
+    table = bluelm("bench", "ops", tiny_onnx, *sizes, "--json").json()
+    assert [part["part"] for part in table["parts"]] == ["encode", "prefill", "decode"]
+    assert {"part", "role", "op", "calls", "seconds", "share"} == set(table["rows"][0])
+
+
+def test_several_models_cannot_be_profiled_at_once(bluelm: Run) -> None:
+    done = bluelm("bench", "ops", "--preset", "tiny", "--set", "policy=[mix, paper]")
+    assert done.code == 2 and "One model is profiled at a time" in done.err
 
 
 def test_neither_speed_nor_accuracy_of_an_exported_model_imports_torch(tiny_onnx: Path, corpus: Path) -> None:
@@ -109,6 +127,14 @@ def test_eval_and_table(bluelm: Run, tiny_onnx: Path, corpus: Path, tmp_path: Pa
         (("bench", "eval", "MODEL", "--data", "CORPUS", "--split", "test"), ("test.json does not exist", "heldout")),
         (("bench", "eval", "MODEL", "--data", "CORPUS", "--task", "x"), ("no question has", "Tasks here: colour")),
         (("bench", "--preset", "bluelm-3b"), ("no preset 'bluelm-3b'", "bluelm-v-3b")),
+        (("bench", "--preset", "tiny", "--policy", "int4"), ("policy.0", "'paper', 'mix', 'int8' or 'float'")),
+        (("bench", "MODEL", "--policy", "mix"), ("--policy was given without --preset", "only random weights")),
+        (("bench", "MODEL", "--tiles", "2", "--image", "CORPUS"), ("Both --image", "--tiles 2", "one of them")),
+        (("bench", "MODEL", "--tiles", "0"), ("tiles.0", "greater than or equal to 1")),
+        (("bench", "ops", "CORPUS"), ("is of kind corpus", "needs an artifact of kind onnx")),
+        (("bench", "ops", "nowhere/model"), ("nowhere/model does not exist",)),
+        (("bench", "ops", "MODEL", "--generate", "0"), ("generate", "greater than or equal to 1")),
+        (("bench", "ops", "--preset", "bluelm-3b"), ("no preset 'bluelm-3b'", "bluelm-v-3b")),
     ],
 )
 def test_what_the_user_can_mend_is_told_in_three_beats(
@@ -121,7 +147,9 @@ def test_what_the_user_can_mend_is_told_in_three_beats(
     assert "Why:" in done.err and "Fix:" in done.err and "Traceback" not in done.err
 
 
-@pytest.mark.parametrize("words", [("bench",), ("bench", "run"), ("bench", "eval"), ("bench", "table")])
+@pytest.mark.parametrize(
+    "words", [("bench",), ("bench", "run"), ("bench", "ops"), ("bench", "eval"), ("bench", "table")]
+)
 def test_help_shows_an_example(bluelm: Run, words: tuple[str, ...]) -> None:
     done = bluelm(*words, "--help")
     assert done.code == 0 and "Example: bluelm bench" in done.out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.measure.records import record_of, write_records
+from stages.measure.records import Work, record_of, write_records
 
 PROMISED = {
     *("test", "chunk", "tiles_per_batch", "n_prompt", "kv", "seconds", "tok_s", "ms_per_tile"),
@@ -33,6 +33,18 @@ def test_encode_gives_milliseconds_a_tile() -> None:
     assert record.tok_s == pytest.approx(1960.0)
 
 
+def test_rates_stand_beside_the_ceiling_of_their_own_turn() -> None:
+    # 10 GB in 1, 2 and 4 s, while the machine reached 20, 10 and 10 GB/s: half of it, half of it, a quarter.
+    work = Work(10e9, [20.0, 10.0, 10.0])
+    decode = record_of("decode", "m", [1.0, 2.0, 4.0], tokens=4, work=work)
+    assert (decode.gb_s, decode.gop_s, decode.ceiling_share) == (5.0, None, 0.5)
+    assert decode.ms_per_token == 500.0
+    prefill = record_of("prefill", "m", [1.0, 2.0, 4.0], tokens=4, work=Work(10e9))
+    assert (prefill.gb_s, prefill.gop_s, prefill.ceiling_share) == (None, 5.0, None)
+    with pytest.raises(ValueError, match="zip"):
+        record_of("decode", "m", [1.0], tokens=4, work=work)
+
+
 def test_load_has_no_rate() -> None:
     row = record_of("load", "m", [0.5, 0.7]).as_dict()
     assert row["seconds"] == pytest.approx(0.6)
@@ -51,5 +63,5 @@ def test_json_lines_hold_every_promised_field(tmp_path: Path) -> None:
     assert [row["test"] for row in rows] == ["load", "decode"]
     for row in rows:
         assert set(row) >= PROMISED
-        assert row["schema"] == 1 and row["model"] == "ä"
+        assert row["schema"] == 2 and row["model"] == "ä"
     assert rows[1]["samples_ts"] == [64.0]
