@@ -1,8 +1,7 @@
 """What this machine reaches at most: memory bandwidth, and products of 8-bit integers and of float32.
 
-The bandwidth is that of reading: every thread multiplies its part of an array that no cache holds by itself and adds
-up, which is one pass over the memory. Products are onnxruntime's own kernels on bare graphs, at a shape as those of a
-3B model in prefill. Of several repetitions the best counts as the ceiling of that moment.
+The bandwidth is that of reading with all threads (`bandwidth`). Products are onnxruntime's own kernels on bare graphs,
+at a shape as those of a 3B model in prefill. Of several repetitions the best counts as the ceiling of that moment.
 
 All of it runs in a process of its own that waits for its turn, so that its arrays count as nobody else's memory.
 Axes: M rows, K input and N output columns.
@@ -17,7 +16,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -29,12 +27,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from stages.artifacts.errors import ModelError
+from stages.measure.bandwidth import ARRAY_BYTES, GIGA, reader
 from stages.measure.workshop_process import write_by_workshop
 
 ROWS, COLUMNS, OUTPUTS = 512, 2304, 5760
-ARRAY_BYTES = 512 << 20
 REPETITIONS = 5
-GIGA = 1e9
 
 
 @dataclass(frozen=True)
@@ -113,26 +110,16 @@ def _serve(connection: Connection, folder: str, threads: int, array_bytes: int) 
     """What the process does: everything is allocated once, then measured whenever a message comes."""
     # Ctrl-C is for the bench; the end of the connection ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    array = np.ones(array_bytes // 4, np.float32)
     products = {form: BareProduct(Path(folder) / f"{form}.onnx", threads) for form in ("int8", "float32")}
-    with ThreadPoolExecutor(threads) as pool:
+    with reader(threads, array_bytes) as read:
         while True:
             try:
                 connection.recv()
             except EOFError:
                 return
-            reads = [read_rate(array, pool, threads) for _ in range(REPETITIONS)]
+            reads = [read() for _ in range(REPETITIONS)]
             rates = {form: max(product.rate() for _ in range(REPETITIONS)) for form, product in products.items()}
             connection.send(Ceilings(max(reads), rates["int8"], rates["float32"]))
-
-
-def read_rate(array: NDArray[np.float32], pool: ThreadPoolExecutor, threads: int) -> float:
-    """GB/s of one pass over an array, all threads at once."""
-    parts = np.array_split(array, threads)
-    start = time.perf_counter()
-    for _ in pool.map(lambda part: np.dot(part, part), parts):
-        pass
-    return array.nbytes / (time.perf_counter() - start) / GIGA
 
 
 class BareProduct:

@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ Verdict = Literal["ok", "slow", "wrong"]
 # What onnxruntime's kernels look for on x86 and ARM, best last.
 _X86 = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
 _ARM = ("asimd", "asimddp", "i8mm", "sve")
-_COPY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,16 @@ def _instructions() -> Finding:
 
 
 def _threads() -> Iterator[Finding]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = _usable()
     yield Finding("threads", f"{usable} usable of {os.cpu_count()}")
     limit = os.environ.get("OMP_NUM_THREADS", "")
     if limit.isdigit() and int(limit) != usable:
         advice = "Training and quantization use that many threads; unset it to use all."
         yield Finding("OMP_NUM_THREADS", limit, "slow" if int(limit) < usable else "wrong", advice)
+
+
+def _usable() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> Finding:
@@ -104,14 +106,11 @@ def _version(package: str) -> str | None:
 
 
 def _bandwidth() -> Finding:
-    """Memory read bandwidth in GB/s: what bounds decoding. Median of five sums over a buffer no cache holds."""
-    import numpy as np
+    """What bounds decoding: the median of five readings by all threads, and by one."""
+    from stages.measure.bandwidth import reader
 
-    buffer = np.ones(_COPY_BYTES // 8, dtype=np.int64)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        int(buffer.sum())
-        seconds.append(time.perf_counter() - start)
-    rate = _COPY_BYTES / statistics.median(seconds) / 1e9
-    return Finding("memory bandwidth, one thread", f"{rate:.1f} GB/s read")
+    usable, rates = _usable(), []
+    for threads in dict.fromkeys((usable, 1)):
+        with reader(threads) as read:
+            rates.append(f"{statistics.median(read() for _ in range(5)):.1f} GB/s by {threads} thread(s)")
+    return Finding("memory read", ", ".join(rates))
