@@ -223,18 +223,21 @@ def _verify(
     if parameters >= LARGE_PARAMETERS:
         size = 4 * parameters / 1e9
         yield Notice(f"comparing with torch: the float32 model takes {size:.1f} GB of memory (--no-verify does not)")
-    reference = checkpoint_reference(checkpoint, prepared.weights, prepared.options.kv_scales)
+    reference = checkpoint_reference(
+        checkpoint, prepared.weights, prepared.options.kv_scales, prepared.options.activations
+    )
     checks, problems = [], []
     twins = ExactTwins(prepared.weights, prepared.model, prepared.options)
     for check in verify_graphs(folder, prepared.device, reference, twins, open_graph):
         checks.append(check.as_dict())
-        cost = f"; {check.arithmetic:.1e} as it rounds its inputs" if check.approximate else ""
+        simulated = "" if check.simulated is None else f", {check.simulated:.1e} from torch rounding them too"
+        cost = f"; {check.arithmetic:.1e} as it rounds inputs{simulated}" if check.approximate else ""
         yield Notice(
             f"{check.graph}: {check.output} is {check.relative:.1e} from torch ({check.max_abs:.1e} at most){cost}"
         )
         if check.arithmetic > LOUD_ARITHMETIC:
             yield Notice(
-                f"{check.graph}: the arithmetic costs more than {LOUD_ARITHMETIC:.0%}; --activations int16 or float costs less",
+                f"{check.graph}: rounding costs more than {LOUD_ARITHMETIC:.0%}; --activations int16 or float costs less",
                 "warning",
             )
         problems.append(beyond(check, config.tolerance))

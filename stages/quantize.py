@@ -26,15 +26,7 @@ from stages.workshop.quant.activation_policy import ActivationRule, resolve, unu
 from stages.workshop.quant.plan import WeightPlan, plan_weights
 from stages.workshop.quant.policy import Rule
 from stages.workshop.quant.quantization_config import OwnKeys
-from stages.workshop.quant.report import (
-    CalibrationReport,
-    LayerReport,
-    PartReport,
-    Report,
-    read_report,
-    sum_all,
-    sum_parts,
-)
+from stages.workshop.quant.report import PartReport, Report, build_report, read_report, sum_all, sum_parts
 from stages.workshop.quant.tensor_files import TensorFolder
 
 if TYPE_CHECKING:
@@ -202,7 +194,7 @@ def run(
         activations = _activations(decided, calibration)
         # Again, now that the measured part of the policy is decided.
         write_config(checkpoint, decided.weights, _own_keys(config, activations), draft.path)
-        report = _report(decided, errors, activations, calibration)
+        report = build_report(decided.weights, errors, activations, calibration)
         report.write(draft.path)
         draft.metrics.update(report.total.model_dump(mode="json"))
     yield Finished(QuantizeResult(out, report))
@@ -328,42 +320,3 @@ def _activations(decided: QuantizePlan, calibration: Calibration | None) -> dict
 
 def _own_keys(config: QuantizeConfig, activations: Mapping[str, Activations]) -> OwnKeys:
     return OwnKeys(scale_dtype=config.scale_dtype, scales=config.scales, activations=dict(activations), kv=config.kv)
-
-
-def _report(
-    decided: QuantizePlan,
-    errors: Mapping[str, float],
-    activations: Mapping[str, Activations],
-    calibration: Calibration | None,
-) -> Report:
-    tensors = {tensor.name: tensor for tensor in decided.weights.tensors}
-    layers = []
-    for module, scheme in {**decided.weights.packed, **decided.weights.at_export}.items():
-        later = decided.weights.at_export.get(module)
-        tensor = tensors[later.tensor if later else f"{module}.weight"]
-        # A tied head has no bytes of its own.
-        own = tensor.module == module
-        layers.append(
-            LayerReport(
-                name=module,
-                shape=(tensor.shape[0], tensor.shape[1]),
-                scheme=str(scheme),
-                at_export=later is not None,
-                weight_error=errors[module],
-                output_error=calibration.output_error(module) if calibration else None,
-                # The embedding multiplies nothing.
-                activations=activations.get(module, "float"),
-                int8_input_error=calibration.input_error(module, "int8") if calibration else None,
-                int16_input_error=calibration.input_error(module, "int16") if calibration else None,
-                bytes_before=tensor.bytes_before if own else 0,
-                bytes_after=tensor.bytes_after if own else 0,
-            )
-        )
-    return Report(
-        layers=tuple(layers),
-        parts=decided.parts,
-        total=decided.total,
-        calibration=CalibrationReport(
-            samples=calibration.samples if calibration else 0, tokens=calibration.tokens if calibration else 0
-        ),
-    )

@@ -75,8 +75,8 @@ def export(
         console.emit_json(result.as_dict())
         return
     if result.checks:
-        columns = ["graph", "output", "largest difference", "relative", "as exported"]
-        keys = ("graph", "output", "max_abs", "relative", "arithmetic")
+        columns = ["graph", "output", "largest difference", "relative", "as exported", "simulated"]
+        keys = ("graph", "output", "max_abs", "relative", "arithmetic", "simulated")
         console.emit_table("Difference from torch", columns, [[check[key] for key in keys] for check in result.checks])
     rows = [[name, round(size / MEBIBYTE, 2)] for name, size in result.files.items()]
     console.emit_table(f"{result.out}", ["file", "MiB"], rows)

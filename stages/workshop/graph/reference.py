@@ -5,6 +5,8 @@ Axes: T tiles, S tile side, P patches, C tower width, K tokens per tile, H hidde
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +20,11 @@ from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD, Checkpoint
 from stages.workshop.graph.linear import Floats
 from stages.workshop.model.checkpoint import load_model
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+from stages.workshop.quant.activation_policy import ActivationChoice
+from stages.workshop.quant.input_rounding import InputRounding, rounded_inputs
 from stages.workshop.quant.kv_cache import Int8KVCache
-from stages.workshop.quant.simulation import load_quantized
+from stages.workshop.quant.quantized_folder import QuantizedFolder
+from stages.workshop.quant.simulation import input_roundings, load_quantized
 
 
 class Reference(Protocol):
@@ -41,13 +46,29 @@ class Reference(Protocol):
         """[1, L, H] → [L, V], every position."""
         ...
 
+    def rounded(self) -> AbstractContextManager[bool]:
+        """Inputs of Linears are rounded as the graphs round them while the block lasts; False where none are."""
+        ...
+
 
 class TorchReference:
     """A float32 torch model, its cache as the device's: through INT8 where there are scales."""
 
-    def __init__(self, model: BlueLMVForConditionalGeneration, kv_scales: KvScales | None = None) -> None:
+    def __init__(
+        self,
+        model: BlueLMVForConditionalGeneration,
+        kv_scales: KvScales | None = None,
+        roundings: Mapping[str, InputRounding] | None = None,
+    ) -> None:
         self.model = model.eval()
         self.kv_scales = kv_scales
+        self.roundings = roundings or {}
+
+    @contextmanager
+    def rounded(self) -> Iterator[bool]:
+        """See `Reference`."""
+        with rounded_inputs(self.model, self.roundings):
+            yield bool(self.roundings)
 
     def patch_embeds(self, pixels: Floats) -> Floats:
         """See `Reference`."""
@@ -75,10 +96,18 @@ class TorchReference:
         return output.logits[0].numpy()
 
 
-def checkpoint_reference(folder: Path, weights: CheckpointWeights, kv_scales: KvScales | None) -> TorchReference:
+def checkpoint_reference(
+    folder: Path, weights: CheckpointWeights, kv_scales: KvScales | None, choice: ActivationChoice = "policy"
+) -> TorchReference:
     """The reference of a checkpoint, or of a quantized folder with its weights dequantized.
 
     Embedding and tied head are taken from the export's own weights, since they may be rounded only there.
+
+    Args:
+        folder: the checkpoint.
+        weights: what is exported.
+        kv_scales: of an INT8 cache.
+        choice: what the graphs round the inputs of Linears to.
 
     Raises:
         ModelError: the folder cannot be opened as a model.
@@ -90,4 +119,5 @@ def checkpoint_reference(folder: Path, weights: CheckpointWeights, kv_scales: Kv
         # A new parameter each: a tied head may be rounded otherwise than the embedding.
         weight = torch.from_numpy(linear.dequantized().copy())
         model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-    return TorchReference(model, kv_scales)
+    roundings = input_roundings(QuantizedFolder(folder), choice, compact=False) if weights.quantized else {}
+    return TorchReference(model, kv_scales, roundings)

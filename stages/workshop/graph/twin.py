@@ -22,7 +22,7 @@ from stages.workshop.graph.emitter import GraphEmitter
 from stages.workshop.graph.graphs import GraphOptions, model_shape
 from stages.workshop.graph.rotary import rotary_tables
 from stages.workshop.graph.vision import VisionEmitter
-from stages.workshop.graph.weight_source import WeightSource
+from stages.workshop.graph.weight_source import WeightSource, with_activations
 
 if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
@@ -62,18 +62,17 @@ class ExactTwins:
 
     def _write(self, path: Path, original: ModelProto) -> None:
         shape = model_shape(self.config, self.options.max_context)
+        weights = with_activations(self.weights, self.options.activations)
         if path.name == names.VISION_FILE:
             with _TwinEmitter(path, original, "/vision") as emitter:
-                for _ in VisionEmitter(emitter, self.weights, shape.vision, exact=True).emit(
-                    self.options.batch or "tiles"
-                ):
+                for _ in VisionEmitter(emitter, weights, shape.vision, exact=True).emit(self.options.batch or "tiles"):
                     pass
                 emitter.save()
             return
         rotary = rotary_tables(self.config.text_config, self.options.max_context)
         options = DecoderOptions(rotary, self.options.kv_scales, exact=True)
         with _TwinEmitter(path, original, "/model") as emitter:
-            for _ in DecoderEmitter(emitter, self.weights, shape.decoder, options).emit():
+            for _ in DecoderEmitter(emitter, weights, shape.decoder, options).emit():
                 pass
             emitter.save()
 

@@ -6,16 +6,19 @@ embedding), divided by the number of the checkpoint's values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 
 from stages.artifacts.errors import ArtifactError
 from stages.device.contract.activations import Activations
 from stages.workshop.quant.modules import part_of
-from stages.workshop.quant.plan import TensorPlan
+from stages.workshop.quant.plan import TensorPlan, WeightPlan
+
+if TYPE_CHECKING:
+    from stages.workshop.quant.calibration import Calibration
 
 REPORT_FILE = "report.json"
 
@@ -119,6 +122,53 @@ def read_report(folder: Path) -> Report:
             "It says what quantization did to each layer.",
             "Quantize again with --force.",
         ) from error
+
+
+def build_report(
+    weights: WeightPlan,
+    weight_errors: Mapping[str, float],
+    activations: Mapping[str, Activations],
+    calibration: Calibration | None,
+) -> Report:
+    """The report of a finished quantization.
+
+    Args:
+        weights: what was written.
+        weight_errors: of every quantized module.
+        activations: what the inputs of every quantized Linear are rounded to.
+        calibration: what the prompts showed, if there were any.
+    """
+    tensors = {tensor.name: tensor for tensor in weights.tensors}
+    layers = []
+    for module, scheme in {**weights.packed, **weights.at_export}.items():
+        later = weights.at_export.get(module)
+        tensor = tensors[later.tensor if later else f"{module}.weight"]
+        # A tied head has no bytes of its own.
+        own = tensor.module == module
+        layers.append(
+            LayerReport(
+                name=module,
+                shape=(tensor.shape[0], tensor.shape[1]),
+                scheme=str(scheme),
+                at_export=later is not None,
+                weight_error=weight_errors[module],
+                output_error=calibration.output_error(module) if calibration else None,
+                # The embedding multiplies nothing.
+                activations=activations.get(module, "float"),
+                int8_input_error=calibration.input_error(module, "int8") if calibration else None,
+                int16_input_error=calibration.input_error(module, "int16") if calibration else None,
+                bytes_before=tensor.bytes_before if own else 0,
+                bytes_after=tensor.bytes_after if own else 0,
+            )
+        )
+    return Report(
+        layers=tuple(layers),
+        parts=sum_parts(weights.tensors),
+        total=sum_all(weights.tensors),
+        calibration=CalibrationReport(
+            samples=calibration.samples if calibration else 0, tokens=calibration.tokens if calibration else 0
+        ),
+    )
 
 
 def sum_parts(tensors: Sequence[TensorPlan]) -> tuple[PartReport, ...]:
