@@ -26,6 +26,7 @@ from stages.measure.paired import fastest, paired_ratio
 HERE = Path(__file__).resolve().parent
 TESTS = ("prefill", "decode", "vit")
 VIT_FORMS = ("int8", "int16")
+POLICIES = ("mix", "paper", "int8", "float")
 
 
 @dataclass(frozen=True)
@@ -323,6 +324,8 @@ def options_of(words: Sequence[str]) -> argparse.Namespace:
     options.policies = tuple(filter(None, options.policies.split(",")))
     if not options.policies:
         parser.error("--policies names none")
+    if unknown := sorted(set(options.policies) - set(POLICIES)):
+        parser.error(f"--policies names {', '.join(unknown)}; there are {', '.join(POLICIES)}")
     if options.tiles > 12:
         parser.error(f"--tiles is {options.tiles}; at most 12 (the last 4 of 16 calibrate OpenVINO)")
     options.out = options.out or options.work / "results"

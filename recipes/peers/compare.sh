@@ -62,6 +62,12 @@ environment() { # NAME PACKAGE...
     echo "$folder/bin/python"
 }
 
+# Ours are written anew when the code that writes them has changed.
+code=$("$ours" -c "from stages.measure.random_models import code_digest; print(code_digest())")
+is_made() { # FOLDER
+    [[ -e $1/.made && $(cat "$1/.made") == "$code" ]]
+}
+
 mkdir -p "$work/models"
 work=$(cd "$work" && pwd)
 models=$work/models
@@ -73,11 +79,11 @@ if [[ $only != vit ]]; then
     peers+=(--llama-python "$llama")
     for policy in ${policies//,/ }; do
         folder=$models/$policy-$layers
-        if [[ ! -e $folder/device.json || ! -e $folder/.made ]]; then
+        if ! is_made "$folder"; then
             echo "== ours: $layers layers of random weights, policy $policy" >&2
             rm -rf "$folder"
             "$ours" "$here/write_ours.py" decoder "$folder" "$layers" "$policy"
-            touch "$folder/.made"
+            echo "$code" >"$folder/.made"
         fi
     done
     if [[ ! -e $models/llama-$layers.gguf ]]; then
@@ -97,11 +103,11 @@ if [[ -z $only || $only == vit ]]; then
         --constraint "$root/constraints.txt" "$root" onnxscript)}
     peers+=(--openvino-python "$openvino" --torch-python "$torch")
     folder=$models/vit-$vit_layers
-    if [[ ! -e $folder/.made ]]; then
+    if ! is_made "$folder"; then
         echo "== one tower of $vit_layers layers in torch, ONNX and our forms" >&2
         rm -rf "$folder"
         "$torch" "$here/write_ours.py" vit "$folder" "$vit_layers"
-        touch "$folder/.made"
+        echo "$code" >"$folder/.made"
     fi
 fi
 

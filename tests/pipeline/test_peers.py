@@ -113,6 +113,7 @@ def test_every_ours_meets_every_peer(compare: ModuleType) -> None:
         (["WORK", "--only", "decoding"], "invalid choice: 'decoding'"),
         (["WORK", "--pairs", "0"], "0 is not at least 1"),
         (["WORK", "--policies", ","], "--policies names none"),
+        (["WORK", "--policies", "mix,int4"], "--policies names int4; there are mix, paper"),
         (["WORK", "--tiles", "13"], "at most 12"),
         (["WORK", "--fast"], "unrecognized arguments: --fast"),
     ],
