@@ -22,7 +22,8 @@ from stages.workshop.graph.external_data import ExternalData, initializer
 # opset 23 brings RMSNormalization; IR 11 is the version that came with it. Fixed, so that the bytes are.
 OPSET, IR_VERSION = 23, 11
 MICROSOFT = "com.microsoft"
-FLOAT, INT8, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64
+FLOAT, INT8, UINT8 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8
+INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 # Smaller weights stay inside the graph file.
 INLINE_BYTES = 256
 
@@ -85,6 +86,17 @@ class GraphEmitter:
         self._refs[name] = self._data.append(array)
         self._initializers[name] = initializer(name, self._refs[name])
         return self._refs[name]
+
+    def packed_weight(self, name: str, payload: NDArray[np.uint8], element: int, shape: Sequence[int]) -> str:
+        """Adds a weight of a type that numpy has not, such as INT4, from the bytes that ONNX stores."""
+        if name not in self._initializers:
+            self._refs[name] = self._data.append(payload)
+            tensor = initializer(name, self._refs[name])
+            tensor.data_type = element
+            del tensor.dims[:]
+            tensor.dims.extend(shape)
+            self._initializers[name] = tensor
+        return name
 
     def const(self, value: int | Sequence[int] | float, dtype: str = "int64") -> str:
         """A small constant, shared by all nodes that use it."""
