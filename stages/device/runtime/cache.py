@@ -109,7 +109,9 @@ class KVCache:
 
     def _made(self) -> NDArray[Any]:
         # Not np.zeros: it asks for huge pages, and then the first position of every head commits the whole buffer.
-        return np.frombuffer(mmap.mmap(-1, self.nbytes), _DTYPES[self.spec.kv_dtype]).reshape(self._shape)
+        private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+        memory = mmap.mmap(-1, self.nbytes, **private)
+        return np.frombuffer(memory, _DTYPES[self.spec.kv_dtype]).reshape(self._shape)
 
 
 def overflow(length: int, limit: int) -> UsageError:

@@ -34,6 +34,8 @@ from stages.device.contract.names import (
 )
 from stages.device.imaging.crop import normalize
 from stages.device.runtime.batches import Batch, batches
+from stages.device.runtime.memory import trim_heap
+from stages.device.runtime.session_cache import SessionCache
 from stages.device.runtime.sessions import Graph, Port, check_finite
 from stages.device.runtime.timeline import Timeline
 
@@ -68,6 +70,7 @@ class ImageEncoder:
         threads: threads for the ViT blocks; None takes every core.
         batch: tiles per batch, unless the graphs were exported for a fixed number.
         pipeline: overlap patch embedding with the blocks.
+        cache: where prepacked weights are kept; None for nowhere.
     """
 
     def __init__(
@@ -77,11 +80,13 @@ class ImageEncoder:
         threads: int | None = None,
         batch: int = DEFAULT_BATCH,
         pipeline: bool = True,
+        cache: SessionCache | None = None,
     ) -> None:
         if batch < 1:
             raise UsageError(f"--batch is {batch}.", "A batch holds at least one tile.", "Give 1 or more.")
         self.folder, self.config, self.threads, self.pipeline = folder, config, threads, pipeline
         self.batch = config.vision.max_batch or batch
+        self._cache = cache
         self.load_s = 0.0
         self._graphs: _Graphs | None = None
         self._lock = threading.Lock()
@@ -104,6 +109,7 @@ class ImageEncoder:
         """Frees the vision graphs; the next use loads them again."""
         with self._lock:
             self._graphs = None
+        trim_heap()
 
     def stop(self) -> None:
         """Ends what is being encoded after its batch, for good: the program is about to end."""
@@ -169,7 +175,7 @@ class ImageEncoder:
             if self._graphs is None:
                 # The patch thread is one thread: the cores belong to the blocks.
                 patch_embed = Graph(self.folder / PATCH_EMBED_FILE, threads=1)
-                vision = Graph(self.folder / VISION_FILE, self.threads)
+                vision = Graph(self.folder / VISION_FILE, self.threads, self._cache)
                 self._graphs = _checked(_Graphs(patch_embed, vision), self.config)
                 self.load_s = patch_embed.load_s + vision.load_s
             graphs = self._graphs

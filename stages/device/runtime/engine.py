@@ -31,6 +31,7 @@ from stages.device.runtime.language import DEFAULT_CAPACITY, LanguageModel, load
 from stages.device.runtime.memory import peak_rss_mb
 from stages.device.runtime.pictures import FeatureStore, PictureReader
 from stages.device.runtime.sampling import Sampler, SamplingSpec
+from stages.device.runtime.session_cache import SessionCache, cache_folder
 from stages.device.runtime.sessions import missing_graph
 
 
@@ -46,6 +47,7 @@ class EngineOptions:
         pipeline: overlap patch embedding with the ViT blocks.
         keep_vision: hold the vision graphs in memory between pictures.
         load_vision: load them at the start; they load by themselves when the first picture comes.
+        cache: keep prepacked weights of large graphs on disk, see `session_cache`.
     """
 
     threads: int | None = None
@@ -55,6 +57,7 @@ class EngineOptions:
     pipeline: bool = True
     keep_vision: bool = False
     load_vision: bool = True
+    cache: bool = True
 
     def __post_init__(self) -> None:
         if self.chunk < 1:
@@ -124,8 +127,9 @@ class Engine:
                 raise missing_graph(folder / name)
         spec = self.config.prompt
         self.prompt = load_prompt_encoder(folder, spec.image_token, {"bos_token": spec.bos_token or ""})
+        self._cache = SessionCache(cache_folder()) if self.options.cache else None
         self.encoder = ImageEncoder(
-            folder, self.config, self.options.threads, self.options.batch, self.options.pipeline
+            folder, self.config, self.options.threads, self.options.batch, self.options.pipeline, self._cache
         )
         self.album = Album(PictureReader(self.encoder, self.config, stored), self._vision_idle)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="language")
@@ -136,6 +140,7 @@ class Engine:
             threads=self.options.threads,
             capacity=self.options.capacity,
             chunk=self.options.chunk,
+            cache=self._cache,
         )
         self._vision = self.album.run_first(self.encoder.load) if self.options.load_vision else None
 
@@ -148,6 +153,11 @@ class Engine:
     def load_s(self) -> float:
         """Seconds until both sides were loaded; they load side by side."""
         return max(self.language.load_s, self.encoder.load_s)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the user may want to know about loading, so far."""
+        return tuple(self._cache.notices) if self._cache is not None else ()
 
     def wait(self) -> None:
         """Waits until everything that loads at the start is there.

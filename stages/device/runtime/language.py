@@ -13,6 +13,7 @@ from stages.device.runtime.context import Context
 from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder
 from stages.device.runtime.embedder import Embedder
 from stages.device.runtime.prefill import load_prefill
+from stages.device.runtime.session_cache import SessionCache
 from stages.device.runtime.sessions import Graph
 
 # The paper's KV capacity (Table 5); the cache grows beyond it when a conversation does.
@@ -34,6 +35,7 @@ def load_language(
     threads: int | None = None,
     capacity: int = DEFAULT_CAPACITY,
     chunk: int = DEFAULT_CHUNK,
+    cache: SessionCache | None = None,
 ) -> LanguageModel:
     """Opens the embedding table and loads the decoder.
 
@@ -43,6 +45,7 @@ def load_language(
         threads: None takes every core.
         capacity: positions of KV cache to allocate at first.
         chunk: positions per prefill run.
+        cache: where prepacked weights are kept; None for nowhere.
 
     Raises:
         ModelError: a file is missing, damaged, or not the one `device.json` describes.
@@ -51,5 +54,7 @@ def load_language(
     spec = config.decoder
     embedder = Embedder(folder, config.embedding, spec.hidden_size)
     compact = load_prefill(folder, spec, threads)
-    decoder = Decoder(Graph(folder / DECODER_FILE, threads), spec, KVCache(spec, capacity), compact)
+    # Single steps and short prompts: rows of scores are small, and faster than tiles.
+    graph = Graph(folder / DECODER_FILE, threads, cache, flash=compact is None)
+    decoder = Decoder(graph, spec, KVCache(spec, capacity), compact)
     return LanguageModel(Context(decoder, embedder, chunk), time.perf_counter() - started)

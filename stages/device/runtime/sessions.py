@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +14,15 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from stages.artifacts.errors import ModelError
+from stages.device.runtime.memory import drop_file_pages, trim_heap
+from stages.device.runtime.ort_errors import ORT_ERRORS
+from stages.device.runtime.session_cache import SessionCache
 
 REMAKE = "Export the model again: bluelm export CHECKPOINT --out FOLDER --force"
-# onnxruntime's exceptions share no base class but Exception.
-_ORT_ERRORS = tuple(
-    getattr(ort_state, name)
-    for name in (
-        "Fail",
-        "InvalidArgument",
-        "NoSuchFile",
-        "NoModel",
-        "EngineError",
-        "RuntimeException",
-        "InvalidProtobuf",
-        "NotImplemented",
-        "InvalidGraph",
-        "EPFail",
-    )
-    if hasattr(ort_state, name)
-)
 _FATAL_ONLY = 4
+_FLASH_VARIABLE = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 # Where sessions that are being opened write their profiles, see `profiled_into`.
 _PROFILES: ContextVar[Path | None] = ContextVar("profiles", default=None)
 
@@ -80,20 +66,34 @@ class Graph:
     Args:
         path: the .onnx file; its external data lies beside it.
         threads: threads within an operator; None takes every core this process may use.
+        cache: where prepacked weights are kept; None for nowhere.
+        flash: let GroupQueryAttention work in tiles. Without, it is faster where few positions are new and takes
+            4 bytes for each head, new position and position in the cache.
 
     Raises:
         ModelError: the file is missing or onnxruntime refuses it.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int | None = None, cache: SessionCache | None = None, *, flash: bool = True
+    ) -> None:
         started = time.perf_counter()
         if not path.is_file():
             raise missing_graph(path)
         self.path = path
-        with _explained(path, "onnxruntime cannot open it"):
-            self.session = ort.InferenceSession(
-                os.fspath(path), sess_options=_options(threads, path.stem), providers=["CPUExecutionProvider"]
-            )
+
+        def opened(file: Path, change: Callable[[ort.SessionOptions], None] | None = None) -> ort.InferenceSession:
+            options = _options(threads, path.stem)
+            if change is not None:
+                change(options)
+            return ort.InferenceSession(os.fspath(file), sess_options=options, providers=["CPUExecutionProvider"])
+
+        with _explained(path, "onnxruntime cannot open it"), nullcontext() if flash else _without_flash():
+            session = cache.open(path, opened) if cache is not None else None
+            self.session = session if session is not None else opened(path)
+        # Packing has read all of the weights; what running needs of them comes back by itself.
+        drop_file_pages()
+        trim_heap()
         self.load_s = time.perf_counter() - started
 
     @property
@@ -185,10 +185,25 @@ def _options(threads: int | None, name: str) -> ort.SessionOptions:
 
 
 @contextmanager
+def _without_flash() -> Iterator[None]:
+    """The attention of sessions opened in this block takes whole rows of scores at once.
+
+    onnxruntime has no option for it, only this variable, which the operator reads when its session is opened.
+    """
+    before = os.environ.get(_FLASH_VARIABLE)
+    os.environ[_FLASH_VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        # Never removed: only a new value for a known name is safe beside threads that read the environment.
+        os.environ[_FLASH_VARIABLE] = before or "0"
+
+
+@contextmanager
 def _explained(path: Path, what: str) -> Iterator[None]:
     try:
         yield
-    except _ORT_ERRORS as error:
+    except ORT_ERRORS as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise ModelError(
             f"{path}: {what}: {lines[0][:300]}", "The graph or its external data is damaged or does not fit.", REMAKE
