@@ -10,12 +10,14 @@ vit_features costs nothing where it is not asked for: onnxruntime only copies th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from stages.device.contract import names
 from stages.workshop.graph.emitter import FLOAT, Dim, GraphEmitter
-from stages.workshop.graph.linear import stacked
-from stages.workshop.graph.matmul_forms import emit_linear, emit_linears
+from stages.workshop.graph.int8_attention import emit_int8_attention
+from stages.workshop.graph.linear import Linear
+from stages.workshop.graph.matmul_forms import emit_linear, emit_linears, form_of
 from stages.workshop.graph.vision_shape import ACTIVATIONS, VisionShape
 from stages.workshop.graph.weight_source import WeightSource
 
@@ -23,6 +25,11 @@ TOWER = "vision_tower"
 CONNECTOR = "multi_modal_projector"
 # torch's default, which the connector's norm has.
 CONNECTOR_EPSILON = 1e-5
+
+
+def attention_form(linears: Iterable[Linear]) -> Literal["float", "int8"]:
+    """How q, k and v are multiplied with each other: in INT8 where what made all of them was, in float32 otherwise."""
+    return "int8" if all(form_of(linear) == "a8" for linear in linears) else "float"
 
 
 class VisionEmitter:
@@ -62,22 +69,21 @@ class VisionEmitter:
     def _attention(self, normed: str, source: str, place: str) -> str:
         """Attention of all patches of a tile to each other.
 
-        one form of weights:   normed ─ qkv_proj ─ Split ─┬─ q ─┐
-        otherwise:             normed ─ q_/k_/v_proj ─────┼─ k ─┼─ MultiHeadAttention ─ out_proj
-                                                          └─ v ─┘
+                 ┌─ q_proj ─┐
+        normed ──┼─ k_proj ─┼─ MultiHeadAttention, or its products in INT8 ─ out_proj
+                 └─ v_proj ─┘
         """
         shape, emitter, width = self.shape, self.emitter, self.shape.width
-        parts = ("q_proj", "k_proj", "v_proj")
-        linears = [self.weights.linear(f"{source}.{part}", width, width, bias=True) for part in parts]
-        packed = stacked(linears)
-        if packed is None:
-            places = {f"{place}/{part}": linear for part, linear in zip(parts, linears, strict=True)}
-            heads = emit_linears(emitter, normed, places, exact=self.exact)
+        linears = {
+            f"{place}/{part}": self.weights.linear(f"{source}.{part}", width, width, bias=True)
+            for part in ("q_proj", "k_proj", "v_proj")
+        }
+        heads = emit_linears(emitter, normed, linears, exact=self.exact)
+        if self.exact or attention_form(linears.values()) == "float":
+            attended = emitter.microsoft("MultiHeadAttention", heads, place, num_heads=shape.heads)  # [T, P, C]
         else:
-            joined = emit_linear(emitter, normed, packed, f"{place}/qkv_proj", exact=self.exact)  # [T, P, 3C]
-            heads = [f"{emitter.root}/{place}/Split/output_{index}" for index in range(3)]
-            emitter.node("Split", [joined], place, outputs=heads, axis=-1, num_outputs=3)
-        attended = emitter.microsoft("MultiHeadAttention", heads, place, num_heads=shape.heads)  # [T, P, C]
+            sizes = {"number": shape.heads, "size": width // shape.heads, "positions": shape.patches}
+            attended = emit_int8_attention(emitter, heads, place, **sizes)
         return self._linear(attended, f"{source}.out_proj", f"{place}/out_proj", width, width)
 
     def _features(self, residual: str, branch: str) -> str:
@@ -144,8 +150,10 @@ class VisionEmitter:
         """LayerNorm of residual + branch, and that sum; of the residual alone where there is no branch.
 
         residual ─┐
-        branch ───┴─ SkipLayerNormalization ─┬─ normed
-                                             └─ sum
+        branch ───┴─ Add ─┬─ LayerNormalization ─ normed
+                          └─ sum
+
+        Two operators, since onnxruntime's SkipLayerNormalization takes five times as long (1.31, recipes/RESULTS.md).
         """
         emitter, size = self.emitter, (width or self.shape.width,)
         epsilon = self.shape.epsilon if epsilon is None else epsilon
@@ -156,15 +164,15 @@ class VisionEmitter:
             )
             for part in ("weight", "bias")
         )
-        op = "SkipLayerNormalization" if branch else "LayerNormalization"
-        normed = output or f"{emitter.root}/{address}/{op}/output_0"
-        if not branch:
-            inputs = [residual, scale, bias]
-            emitter.node(op, inputs, address, outputs=[normed], epsilon=epsilon, axis=-1)
-            return normed, residual
-        total = f"{emitter.root}/{address}/{op}/output_3"
-        outputs = [normed] if output else [normed, "", "", total]
-        emitter.microsoft(op, [residual, branch, scale, bias], address, outputs=outputs, epsilon=epsilon)
+        total = emitter.node("Add", [residual, branch], address) if branch else residual
+        normed = emitter.node(
+            "LayerNormalization",
+            [total, scale, bias],
+            address,
+            outputs=[output] if output else 1,
+            epsilon=epsilon,
+            axis=-1,
+        )
         return normed, total
 
     def _activation(self, x: str, name: str, address: str) -> str:
