@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
+from stages.device.contract.activations import Activations
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.json_file import read_json
 from stages.workshop.graph.linear import Floats, Linear
@@ -69,6 +70,10 @@ class CheckpointWeights:
         groups, own = self._layout
         return own.at_export.get(module) or quantization_config.scheme_of(module, groups) or FLOAT
 
+    def activations(self, module: str) -> Activations:
+        """What the inputs of a Linear are rounded to."""
+        return self._layout[1].activations_of(module)
+
     def kv_scales(self, layers: int) -> KvScales | None:
         """Scales of an INT8 cache; None where the folder has none.
 
@@ -83,7 +88,7 @@ class CheckpointWeights:
         quantized = self._integers(name)
         if quantized is not None:
             self._check_shape(name, quantized.values.shape, (rows, columns))
-            return Linear(quantized, offset, self._layout[1].activations_of(name))
+            return Linear(quantized, offset, self.activations(name))
         return Linear(self.tensor(self._weight_of(name), (rows, columns)), offset)
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> Floats:

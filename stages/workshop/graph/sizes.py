@@ -31,9 +31,15 @@ def file_sizes(weights: CheckpointWeights, config: BlueLMVConfig, options: Graph
             assert scheme.bits is not None
             shape = (shape[0], shape[1] * 32 // scheme.bits)
         half = options.half_embedding and module == EMBEDDING
-        sizes[_graph_of(name)] += _bytes(scheme, shape, leaf) // (2 if half else 1)
+        stored = _bytes(scheme, shape) if leaf in ("weight", PACKED) else FLOAT_BYTES * math.prod(shape)
+        if scheme.bits == 8 and leaf in ("weight", PACKED) and _in_blocks(module, weights, options):
+            stored += _block_padding(shape)
+        sizes[_graph_of(name)] += stored // (2 if half else 1)
     if weights.tied:
-        sizes[names.DECODER_FILE] += _bytes(weights.scheme(HEAD), weights.infos[f"{EMBEDDING}.weight"].shape, "weight")
+        shape = weights.infos[f"{EMBEDDING}.weight"].shape
+        sizes[names.DECODER_FILE] += _bytes(weights.scheme(HEAD), shape)
+        if weights.scheme(HEAD).bits == 8 and _in_blocks(HEAD, weights, options):
+            sizes[names.DECODER_FILE] += _block_padding(shape)
         table, head = (weights.scheme(module) for module in (EMBEDDING, HEAD))
         if table.bits == 4 and (table.bits, table.group_size) == (head.bits, head.group_size):
             # The same bytes: embedding.onnx reads them in the decoder's file.
@@ -51,10 +57,25 @@ def _graph_of(name: str) -> str:
     return names.DECODER_FILE if name.startswith("language_model.") else names.VISION_FILE
 
 
-def _bytes(scheme: Scheme, shape: tuple[int, ...], leaf: str) -> int:
-    if scheme.bits is None or leaf not in ("weight", PACKED):
+def _bytes(scheme: Scheme, shape: tuple[int, ...]) -> int:
+    """Values and scales of a weight."""
+    if scheme.bits is None:
         return FLOAT_BYTES * math.prod(shape)
     rows, columns = shape
-    block = scheme.group_size or int8_block(columns)
-    blocks = rows * -(-columns // block)
-    return blocks * (block * scheme.bits // 8 + FLOAT_BYTES)
+    if scheme.group_size is None:
+        return rows * (columns + FLOAT_BYTES)
+    blocks = rows * -(-columns // scheme.group_size)
+    return blocks * (scheme.group_size * scheme.bits // 8 + FLOAT_BYTES)
+
+
+def _in_blocks(module: str, weights: CheckpointWeights, options: GraphOptions) -> bool:
+    """Whether an INT8 weight lies in blocks that each have the row's scale: a table, or inputs that stay float."""
+    choice = weights.activations(module) if options.activations == "policy" else options.activations
+    return module == EMBEDDING or choice == "float"
+
+
+def _block_padding(shape: tuple[int, ...]) -> int:
+    """What blocks add to an INT8 weight: the last one's padding, and the repeated scales."""
+    rows, columns = shape
+    block = int8_block(columns)
+    return rows * (-columns % block + FLOAT_BYTES * (-(-columns // block) - 1))
