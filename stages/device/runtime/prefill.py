@@ -53,7 +53,9 @@ class CompactPrefill:
     def __init__(self, folder: Path, layout: PrefillLayout, spec: DecoderSpec, threads: int | None = None) -> None:
         self.layout, self.spec, self.shortest = layout, spec, SHORTEST
         self._threads = threads or available_threads()
-        self._graphs = {name: Graph(folder / name, threads) for name in sorted({one.graph for one in layout.layers})}
+        names = sorted({layer.graph for layer in layout.layers})
+        # Between two layers the cores belong to the expansion of weights.
+        self._graphs = {name: Graph(folder / name, threads, rests=True) for name in names}
         self._files = map_files(folder, [ref for layer in layout.layers for ref in layer.refs])
         for layer in layout.layers:
             for ref in layer.refs:

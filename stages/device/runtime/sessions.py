@@ -69,13 +69,20 @@ class Graph:
         cache: where prepacked weights are kept; None for nowhere.
         flash: let GroupQueryAttention work in tiles. Without, it is faster where few positions are new and takes
             4 bytes for each head, new position and position in the cache.
+        rests: its threads go to sleep after each run, for the sake of other work between the runs.
 
     Raises:
         ModelError: the file is missing or onnxruntime refuses it.
     """
 
     def __init__(
-        self, path: Path, threads: int | None = None, cache: SessionCache | None = None, *, flash: bool = True
+        self,
+        path: Path,
+        threads: int | None = None,
+        cache: SessionCache | None = None,
+        *,
+        flash: bool = True,
+        rests: bool = False,
     ) -> None:
         started = time.perf_counter()
         if not path.is_file():
@@ -84,6 +91,8 @@ class Graph:
 
         def opened(file: Path, change: Callable[[ort.SessionOptions], None] | None = None) -> ort.InferenceSession:
             options = _options(threads, path.stem)
+            if rests:
+                options.add_session_config_entry("session.force_spinning_stop", "1")
             if change is not None:
                 change(options)
             return ort.InferenceSession(os.fspath(file), sess_options=options, providers=["CPUExecutionProvider"])
