@@ -112,8 +112,8 @@ def test_a_quantized_folder_keeps_its_precisions(quantized_source: Path, tmp_pat
     assert checks["logits"]["relative"] < 2e-3
     for name in ("image_features", "logits"):
         assert 1e-4 < checks[name]["arithmetic"] < 5e-2
-    # What it costs is what was meant: torch rounds the same inputs to the same numbers.
-    assert checks["logits"]["simulated"] < checks["logits"]["arithmetic"] / 20
+        # What it costs is what was meant: torch rounds the same to the same numbers.
+        assert checks[name]["simulated"] < checks[name]["arithmetic"] / 4
     assert "as it rounds inputs" in done.err
     assert read_device_config(tmp_path / "onnx").decoder.kv_dtype == "int8"
     scales = (tmp_path / "onnx" / "kv_scales.json").read_text()

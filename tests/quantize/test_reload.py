@@ -10,9 +10,10 @@ from compressed_tensors.quantization import QuantizationStatus
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.cache_utils import DynamicCache
+from transformers.models.siglip.modeling_siglip import SiglipAttention
 
 from stages.artifacts.errors import ModelError
-from stages.device.contract import activations, int4_blocks, int8_channels
+from stages.device.contract import activations, int4_blocks, int8_attention, int8_channels
 from stages.device.prompt.messages import user
 from stages.workshop.model.checkpoint import load_checkpoint, load_model
 from stages.workshop.quant.kv_cache import Int8KVCache
@@ -67,7 +68,10 @@ def test_from_pretrained_equals_the_dequantized_model(checkpoint, quantized, inp
 
 
 def round_by_hand(model, precision):
-    """Every Linear's inputs through the contract: per token; per block of 32 where a layer sees one position."""
+    """Every Linear's inputs through the contract: per token; per block of 32 where a layer sees one position.
+
+    The tower's attention is INT8 where its Linears are.
+    """
     by_block = {"int8": activations.round_blocks, "int16": activations.round_block_parts}[precision]
 
     def look(module, inputs, in_blocks):
@@ -80,7 +84,14 @@ def round_by_hand(model, precision):
         if isinstance(module, torch.nn.Linear):
             in_blocks = ".layers." in name and name.startswith("language_model")
             module.register_forward_pre_hook(functools.partial(look, in_blocks=in_blocks))
+        if isinstance(module, SiglipAttention) and precision == "int8":
+            module.forward = functools.partial(attend_by_hand, module)
     return model
+
+
+def attend_by_hand(module, hidden_states, **_):
+    parts = [part(hidden_states).numpy() for part in (module.q_proj, module.k_proj, module.v_proj)]
+    return module.out_proj(torch.from_numpy(int8_attention.attend(*parts, module.num_heads))), None
 
 
 def exported_by_hand(checkpoint):

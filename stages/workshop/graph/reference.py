@@ -5,7 +5,7 @@ Axes: T tiles, S tile side, P patches, C tower width, K tokens per tile, H hidde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -21,10 +21,9 @@ from stages.workshop.graph.linear import Floats
 from stages.workshop.model.checkpoint import load_model
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.quant.activation_policy import ActivationChoice
-from stages.workshop.quant.input_rounding import InputRounding, rounded_inputs
 from stages.workshop.quant.kv_cache import Int8KVCache
 from stages.workshop.quant.quantized_folder import QuantizedFolder
-from stages.workshop.quant.simulation import input_roundings, load_quantized
+from stages.workshop.quant.simulation import DeviceArithmetic, device_arithmetic, load_quantized
 
 
 class Reference(Protocol):
@@ -47,7 +46,7 @@ class Reference(Protocol):
         ...
 
     def rounded(self) -> AbstractContextManager[bool]:
-        """Inputs of Linears are rounded as the graphs round them while the block lasts; False where none are."""
+        """What the graphs round is rounded here too while the block lasts; False where they round nothing."""
         ...
 
 
@@ -58,17 +57,17 @@ class TorchReference:
         self,
         model: BlueLMVForConditionalGeneration,
         kv_scales: KvScales | None = None,
-        roundings: Mapping[str, InputRounding] | None = None,
+        arithmetic: DeviceArithmetic | None = None,
     ) -> None:
         self.model = model.eval()
         self.kv_scales = kv_scales
-        self.roundings = roundings or {}
+        self.arithmetic = arithmetic or DeviceArithmetic()
 
     @contextmanager
     def rounded(self) -> Iterator[bool]:
         """See `Reference`."""
-        with rounded_inputs(self.model, self.roundings):
-            yield bool(self.roundings)
+        with self.arithmetic.on(self.model):
+            yield bool(self.arithmetic)
 
     def patch_embeds(self, pixels: Floats) -> Floats:
         """See `Reference`."""
@@ -119,5 +118,5 @@ def checkpoint_reference(
         # A new parameter each: a tied head may be rounded otherwise than the embedding.
         weight = torch.from_numpy(linear.dequantized().copy())
         model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-    roundings = input_roundings(QuantizedFolder(folder), choice, compact=False) if weights.quantized else {}
-    return TorchReference(model, kv_scales, roundings)
+    arithmetic = device_arithmetic(QuantizedFolder(folder), choice, compact=False) if weights.quantized else None
+    return TorchReference(model, kv_scales, arithmetic)

@@ -8,6 +8,9 @@ last position goes through the decoding graph.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,12 @@ from stages.workshop.quant import quantization_config
 from stages.workshop.quant.activation_policy import ActivationChoice
 from stages.workshop.quant.conversion import CONFIG_FILE, GENERATION_FILE, read_config
 from stages.workshop.quant.input_rounding import InputRounding, attach
+from stages.workshop.quant.int8_attention import Int8Attention
 from stages.workshop.quant.kv_cache import Int8KVCache, check_layers
 from stages.workshop.quant.packed import dequantize
 from stages.workshop.quant.quantized_folder import QuantizedFolder
 
-LAYERS = "language_model.model.layers."
+TOWER, LAYERS = "vision_tower.encoder.layers.", "language_model.model.layers."
 EMBEDDING, HEAD = "language_model.model.embed_tokens", "language_model.lm_head"
 
 
@@ -66,7 +70,7 @@ def load_quantized(folder: Path, *, exact: bool = False) -> tuple[BlueLMVForCond
     _round_what_export_rounds(model, source)
     _use_cache(model, source)
     if not exact:
-        attach(model, input_roundings(source))
+        device_arithmetic(source).put_on(model)
     return model, load_processor(folder)
 
 
@@ -80,10 +84,45 @@ def simulated_cache(folder: Path, config: BlueLMVConfig) -> Cache:
     return _new_cache(read_kv_scales(folder, check_layers(config)) if own.kv == "int8" else None)
 
 
-def input_roundings(
+@dataclass(frozen=True)
+class DeviceArithmetic:
+    """Where a model computes with rounded numbers on the device.
+
+    Attributes:
+        roundings: what the inputs of a Linear are rounded to, by module.
+        attentions: attention modules of the ViT whose products are INT8.
+    """
+
+    roundings: Mapping[str, InputRounding] = field(default_factory=dict)
+    attentions: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.roundings)
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        """A model computes so for as long as the block lasts."""
+        handles = self.put_on(model)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for name in self.attentions:
+                del model.get_submodule(name).forward
+
+    def put_on(self, model: nn.Module) -> list[Any]:
+        """A model computes so from now on; returns the handles of the hooks that make it."""
+        for name in self.attentions:
+            module = model.get_submodule(name)
+            module.forward = Int8Attention(module)
+        return attach(model, self.roundings)
+
+
+def device_arithmetic(
     source: QuantizedFolder, choice: ActivationChoice = "policy", *, compact: bool = True
-) -> dict[str, InputRounding]:
-    """What the inputs of every quantized Linear are rounded to, by module.
+) -> DeviceArithmetic:
+    """What a quantized folder's model rounds on the device.
 
     Args:
         source: the folder.
@@ -97,7 +136,16 @@ def input_roundings(
             scheme = source.scheme(name)
             expanded = compact and name != HEAD and scheme.group_size is not None
             roundings[name] = InputRounding(precision, scheme.group_size, expanded)
-    return roundings
+    return DeviceArithmetic(roundings, tuple(_int8_attentions(roundings)))
+
+
+def _int8_attentions(roundings: Mapping[str, InputRounding]) -> Iterator[str]:
+    """The ViT's attention is INT8 where the products before it are."""
+    a8 = {name for name, rounding in roundings.items() if rounding == InputRounding("int8")}
+    for name in a8:
+        module, _, part = name.rpartition(".")
+        if name.startswith(TOWER) and part == "q_proj" and {f"{module}.k_proj", f"{module}.v_proj"} <= a8:
+            yield module
 
 
 def _expands(source: QuantizedFolder) -> bool:
