@@ -237,7 +237,7 @@ def _verify(
         )
         if check.arithmetic > LOUD_ARITHMETIC:
             yield Notice(
-                f"{check.graph}: rounding costs more than {LOUD_ARITHMETIC:.0%}; --activations int16 or float costs less",
+                f"{check.graph}: rounding costs over {LOUD_ARITHMETIC:.0%}; --activations int16 or float costs less",
                 "warning",
             )
         problems.append(beyond(check, config.tolerance))

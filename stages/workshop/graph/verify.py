@@ -115,10 +115,10 @@ def _cases(device: DevicePlan, reference: Reference) -> Iterator[_Case]:
     yield _single(names.PATCH_EMBED_FILE, {names.PIXEL_VALUES: pixels}, lambda: {names.PATCH_EMBEDS: patches})
     features, _ = reference.vision(patches)
 
-    def vision() -> dict[str, Floats]:
+    def expect() -> dict[str, Floats]:
         return dict(zip((names.IMAGE_FEATURES, names.VIT_FEATURES), reference.vision(patches), strict=True))
 
-    yield _single(names.VISION_FILE, {names.PATCH_EMBEDS: patches}, vision)
+    yield _single(names.VISION_FILE, {names.PATCH_EMBEDS: patches}, expect)
     ids = rng.integers(0, device.decoder.vocab_size, (1, TEXT_TOKENS))  # [1, L]
     text = reference.embeddings(ids)  # [1, L, H]
     yield _single(names.EMBEDDING_FILE, {names.INPUT_IDS: ids}, lambda: {names.INPUTS_EMBEDS: text})

@@ -61,8 +61,10 @@ def round_to_nearest(name: str, weight: torch.Tensor, scheme: Scheme, scales: Sc
         raise ModelError(
             f"{name}: {error}.", "Its largest weights would become infinite.", "Use --set scale_dtype=float32"
         ) from error
-    joined = {field: np.concatenate([getattr(part, field) for part in parts]) for field in ("values", "scales")}
-    return parts[0]._replace(**joined)
+    whole_values, whole_scales = (
+        np.concatenate([getattr(part, field) for part in parts]) for field in ("values", "scales")
+    )
+    return parts[0]._replace(values=whole_values, scales=whole_scales)
 
 
 def row_chunks(rows: int, columns: int) -> Iterator[slice]:
