@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,6 +42,16 @@ def pretender(compare: ModuleType, tmp_path: Path, name: str, *times: float) -> 
     return compare.Worker([sys.executable, str(script), *map(str, times)], tmp_path / f"{name}.log")
 
 
+def stopped(process: int) -> bool:
+    """Whether a process is stopped, or soon is; true where the system doesn't tell."""
+    status = Path(f"/proc/{process}/stat")
+    for _ in range(100):
+        if not status.exists() or status.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0] == "T":
+            return True
+        time.sleep(0.05)
+    return False
+
+
 def test_contenders_take_turns_and_the_first_does_not_count(compare: ModuleType, tmp_path: Path) -> None:
     contenders = (
         compare.Contender("peer slow", "peer", "p", "slow"),
@@ -54,8 +65,7 @@ def test_contenders_take_turns_and_the_first_does_not_count(compare: ModuleType,
         pretender(compare, tmp_path, "o", 99, 2, 2) as o,
     ):
         records = list(compare.run_turns(comparison, {"p": p, "o": o}, warmup=1, pairs=2))
-        state = Path(f"/proc/{o.process.pid}/stat")
-        assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "T"
+        assert stopped(o.process.pid) and stopped(p.process.pid)
     assert [(record["contender"], record["turn"], record["seconds"]) for record in records] == [
         *(("peer slow", 0, 8.0), ("ours x", 0, 2.0), ("peer fast", 0, 4.0)),
         *(("peer slow", 1, 8.0), ("ours x", 1, 2.0), ("peer fast", 1, 6.0)),
