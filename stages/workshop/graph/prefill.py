@@ -26,6 +26,7 @@ from stages.device.contract.tensor_ref import MappedFile, TensorRef
 from stages.workshop.graph import prefill_layer
 from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.emitter import GraphEmitter
+from stages.workshop.graph.external_data import ExternalData
 from stages.workshop.graph.prefill_layer import KEY_VALUE, PACKED, QUERY, LinearForm, PrefillLayerEmitter
 from stages.workshop.graph.rotary import RotaryTables
 
@@ -40,8 +41,6 @@ ADDRESSES = {
     prefill_layer.UP: "mlp/up_proj",
     prefill_layer.DOWN: "mlp/down_proj",
 }
-# A cache line.
-ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -67,16 +66,17 @@ def write_prefill(
         The layout; None, with nothing written, where a Linear has no INT8 product and decoder.onnx reads the prompts.
     """
     decoder = _DecoderTensors(out)
-    with _DataFile(out / PREFILL_DATA_FILE) as data:
+    with ExternalData(out / PREFILL_DATA_FILE) as file:
+        data = _Data(file)
         found = [_linears(decoder, data, f"layers.{layer}", activations) for layer in range(shape.layers)]
         layers = [linears for linears in found if linears is not None]
         if len(layers) == shape.layers:
             layers[-1] = _keys_and_values(layers[-1], data, shape)
             norms = [_norms(decoder, data, n, last=n == shape.layers - 1) for n in range(shape.layers)]
     if len(layers) < shape.layers:
-        (out / PREFILL_DATA_FILE).unlink()
+        (out / PREFILL_DATA_FILE).unlink(missing_ok=True)
         return None
-    graphs = _write_graphs(out, shape, rotary, layers)
+    graphs = _write_graphs(out, shape, rotary, layers, list(decoder.refs.values()))
     layout = PrefillLayout(
         layers=tuple(
             PrefillLayer(graph=graph, linears={name: one.linear for name, one in linears.items()}, norms=places)
@@ -88,7 +88,11 @@ def write_prefill(
 
 
 def _write_graphs(
-    out: Path, shape: DecoderShape, rotary: RotaryTables, layers: Sequence[Mapping[str, _Found]]
+    out: Path,
+    shape: DecoderShape,
+    rotary: RotaryTables,
+    layers: Sequence[Mapping[str, _Found]],
+    shared: Sequence[TensorRef],
 ) -> Iterator[str]:
     """One graph for each combination of forms, and one for the last layer; gives each layer's file."""
     written: dict[tuple[Any, ...], str] = {}
@@ -98,7 +102,7 @@ def _write_graphs(
         key = (last, *sorted(forms.items(), key=lambda item: item[0]))
         if key not in written:
             written[key] = f"prefill-{len(written)}.onnx"
-            with GraphEmitter(out, written[key], "/model/layer") as emitter:
+            with GraphEmitter(out, written[key], "/model/layer", shared) as emitter:
                 nodes = PrefillLayerEmitter(emitter, shape, rotary, forms)
                 nodes.emit_last() if last else nodes.emit()
                 emitter.save()
@@ -106,7 +110,7 @@ def _write_graphs(
 
 
 def _linears(
-    decoder: _DecoderTensors, data: _DataFile, layer: str, activations: Mapping[str, Activations]
+    decoder: _DecoderTensors, data: _Data, layer: str, activations: Mapping[str, Activations]
 ) -> dict[str, _Found] | None:
     """All Linears of one layer; None where one of them cannot be multiplied in INT8."""
     found: dict[str, _Found] = {}
@@ -122,7 +126,7 @@ def _linears(
     return found
 
 
-def _linear(decoder: _DecoderTensors, data: _DataFile, place: str) -> PrefillLinear | None:
+def _linear(decoder: _DecoderTensors, data: _Data, place: str) -> PrefillLinear | None:
     blocks = decoder.refs.get(f"{place}.MatMulNBits.qweight")
     if blocks is not None and decoder.bits[f"{place}.MatMulNBits.qweight"] == 4:
         scales = int4_blocks.split_scales(decoder.array(f"{place}.MatMulNBits.scales"))
@@ -145,7 +149,7 @@ def _linear(decoder: _DecoderTensors, data: _DataFile, place: str) -> PrefillLin
     )
 
 
-def _keys_and_values(linears: Mapping[str, _Found], data: _DataFile, shape: DecoderShape) -> dict[str, _Found]:
+def _keys_and_values(linears: Mapping[str, _Found], data: _Data, shape: DecoderShape) -> dict[str, _Found]:
     """What the last layer needs: keys and values, which in a packed weight are the rows behind the queries'."""
     if PACKED not in linears:
         return {name: linears[name] for name in (prefill_layer.KEY, prefill_layer.VALUE)}
@@ -168,7 +172,7 @@ def _keys_and_values(linears: Mapping[str, _Found], data: _DataFile, shape: Deco
     return {KEY_VALUE: _Found(part, form)}
 
 
-def _norms(decoder: _DecoderTensors, data: _DataFile, layer: int, *, last: bool) -> dict[str, TensorRef]:
+def _norms(decoder: _DecoderTensors, data: _Data, layer: int, *, last: bool) -> dict[str, TensorRef]:
     wanted = (prefill_layout.INPUT_NORM,) if last else (prefill_layout.INPUT_NORM, prefill_layout.ATTENTION_NORM)
     return {name: data.append(decoder.array(f"model.layers.{layer}.{name}")) for name in wanted}
 
@@ -203,30 +207,19 @@ def _ref(tensor: onnx.TensorProto) -> TensorRef:
     return TensorRef(file=place.location, offset=place.offset or 0, shape=tuple(tensor.dims), dtype=dtype)
 
 
-class _DataFile:
+class _Data:
     """prefill.data while it is written."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stream = path.open("wb")
-
-    def __enter__(self) -> _DataFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
+    def __init__(self, file: ExternalData) -> None:
+        self._file = file
 
     def append(self, array: NDArray[Any]) -> TensorRef:
-        """Writes an array; the same bytes twice are the caller's business."""
-        self._stream.write(b"\0" * (-self._stream.tell() % ALIGNMENT))
-        offset = self._stream.tell()
-        np.ascontiguousarray(array).tofile(self._stream)
-        return TensorRef(file=self.path.name, offset=offset, shape=array.shape, dtype=str(array.dtype))
+        return self._file.append(array)
 
     def append_if_any(self, array: NDArray[Any] | None) -> TensorRef | None:
         return None if array is None else self.append(array)
 
     def read(self, ref: TensorRef) -> NDArray[Any]:
         """A tensor that was appended, or that lies in another file of the folder."""
-        self._stream.flush()
-        return MappedFile(self.path.parent / ref.file).array(ref)
+        self._file.flush()
+        return MappedFile(self._file.path.with_name(ref.file)).array(ref)
