@@ -10,6 +10,7 @@ measures the ceilings, so that neither counts as memory of running a model; torc
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import Artifact, ArtifactSpec, create, up_to_date
 from stages.artifacts.manifest import parent_of
-from stages.measure.random_models import ModelChoice, fit_together, open_models
+from stages.measure.random_models import PREPACKED, ModelChoice, fit_together, open_models
 
 if TYPE_CHECKING:
+    from stages.device.runtime.session_cache import SessionCache
     from stages.measure.device_bench import Measured
     from stages.measure.random_models import BenchModel
     from stages.measure.records import Record
@@ -50,7 +52,8 @@ class BenchConfig(ModelChoice):
     """What a bench runs. The defaults are the paper's: 2048 tokens, 4 tiles a batch (Figs. 7 and 8).
 
     `chunk` is the runtime's own if None. `tiles` are pictures of noise of so many tiles, instead of one in the shape of
-    a phone's screen. The fields of `ModelChoice` describe random weights, for when no model is given.
+    a phone's screen. `cache` loads large weights prepacked from disk, as chat does; if None, those of exported models
+    only. The fields of `ModelChoice` describe random weights, for when no model is given.
     """
 
     chunk: Sizes | None = None
@@ -62,6 +65,7 @@ class BenchConfig(ModelChoice):
     warmup: int = Field(default=1, ge=0)
     threads: Count | None = None
     ceilings: bool = True
+    cache: bool | None = None
 
     def workload(self) -> Workload:
         """What the device is to run."""
@@ -205,9 +209,10 @@ def _measure(
                 "compare them with care, this machine may have changed in between.",
                 "warning",
             )
+        cache = _cache(config, source, keep, stack)
         found: list[Measured] = []
         for group in [models] if together else [[model] for model in models]:
-            found.append((yield from _run(config, group, image, ceilings)))
+            found.append((yield from _run(config, group, image, ceilings, cache)))
         records = tuple(record for measured in found for record in measured.records)
         moments = [moment for measured in found for moment in measured.ceilings]
         settings = config.model_dump(mode="json")
@@ -215,8 +220,21 @@ def _measure(
         return records, summarise(models[0].config.name, records, settings, found[-1].peak_stage, tops)
 
 
+def _cache(config: BenchConfig, source: Artifact | None, keep: Path | None, stack: ExitStack) -> SessionCache | None:
+    """Where prepacked weights are kept: an exported model's where chat keeps them, random ones beside these."""
+    from stages.device.runtime.session_cache import SessionCache, cache_folder
+
+    if not (source is not None if config.cache is None else config.cache):
+        return None
+    if source is not None:
+        return SessionCache(cache_folder())
+    if keep is not None:
+        return SessionCache(keep / PREPACKED)
+    return SessionCache(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluelm-prepacked-"))))
+
+
 def _run(
-    config: BenchConfig, models: Sequence[BenchModel], image: Path | None, ceilings: Any
+    config: BenchConfig, models: Sequence[BenchModel], image: Path | None, ceilings: Any, cache: SessionCache | None
 ) -> Generator[Event[Any], None, Measured]:
     from stages.measure.device_bench import bench_device
     from stages.measure.picture_tiles import noise_tiles, tiles_of
@@ -224,7 +242,7 @@ def _run(
     device = models[0].config
     pictures = [noise_tiles(count, device, config.seed) for count in config.tiles]
     pictures = pictures or [tiles_of(image, device, config.seed)]
-    for event in bench_device(models, config.workload(), pictures, ceilings):
+    for event in bench_device(models, config.workload(), pictures, ceilings, cache):
         if isinstance(event, Finished):
             return event.result
         yield event

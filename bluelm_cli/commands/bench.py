@@ -76,6 +76,12 @@ def run(
         bool | None,
         typer.Option("--ceilings/--no-ceilings", help="Measure in turns with it what this machine reaches at most."),
     ] = None,
+    cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache", help="Load large weights prepacked from disk; by default not those of --preset."
+        ),
+    ] = None,
     out: Out = None,
     recipe: Recipe = None,
     sets: Set = None,
@@ -115,6 +121,7 @@ def run(
         "kv": kv,
         "policy": policy or None,
         "ceilings": ceilings,
+        "cache": cache,
     }
     config = load_config(verb.BenchConfig, recipe, sets or (), flags)
     if dry_run:

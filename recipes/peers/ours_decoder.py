@@ -18,14 +18,17 @@ import numpy as np  # noqa: E402
 from stages.device.contract.device_config import read_device_config  # noqa: E402
 from stages.device.runtime.language import load_language  # noqa: E402
 from stages.device.runtime.sampling import greedy  # noqa: E402
+from stages.device.runtime.session_cache import SessionCache  # noqa: E402
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    prompt, generate, threads, chunk = map(int, sys.argv[2:])
+    prompt, generate, threads, chunk = map(int, sys.argv[2:6])
+    cache = SessionCache(Path(sys.argv[6])) if sys.argv[6] else None
     config = read_device_config(folder)
     sizes = {"chunk": chunk} if chunk else {}
-    context = load_language(folder, config, threads=threads, capacity=prompt + generate, **sizes).context
+    room = prompt + generate
+    context = load_language(folder, config, threads=threads, capacity=room, cache=cache, **sizes).context
     decoder, embedder = context.decoder, context.embedder
     ids = np.random.default_rng(0).integers(0, config.decoder.vocab_size, prompt).tolist()
     last: list[Any] = []

@@ -1,7 +1,8 @@
 """How fast exported models load, encode, read and write on this machine (Sec. 3.2–3.4, Figs. 7 and 8, Table 5).
 
 What each test times:
-  load     all sessions opened, vision and language side by side as at start-up; files come from the page cache;
+  load     all sessions opened, vision and language side by side as at start-up; files come from the page cache, large
+           weights prepacked where there is a cache of them (warm-up writes it);
   encode   tiles already cropped (uint8) to image tokens: normalizing, patch embedding, ViT blocks, connector;
   prefill  a prompt of given length, embedding lookup included, to the logits after it, `chunk` tokens a call;
   decode   greedy choice, embedding lookup and one step a token, after that prefill.
@@ -29,6 +30,7 @@ from stages.device.runtime.encoder import ImageEncoder
 from stages.device.runtime.language import LanguageModel, load_language
 from stages.device.runtime.memory import peak_rss_mb
 from stages.device.runtime.sampling import greedy
+from stages.device.runtime.session_cache import SessionCache
 from stages.device.runtime.sessions import available_threads
 from stages.measure.ceilings import Ceilings
 from stages.measure.clock import interleaved, stopwatch
@@ -84,6 +86,7 @@ def bench_device(
     asked: Workload,
     pictures: Sequence[Tiles],
     ceilings: Callable[[], Ceilings] | None = None,
+    cache: SessionCache | None = None,
 ) -> Events[Measured]:
     """Measures exported models, in turns.
 
@@ -92,6 +95,7 @@ def bench_device(
         asked: what to run; bounded by what the models can take, with a notice.
         pictures: tiles of one picture each, [N, 3, S, S].
         ceilings: measures the machine when called; None leaves that out.
+        cache: where prepacked weights are kept, as the runtime does; None for nowhere.
 
     Raises:
         UsageError: the workload cannot be run on these models.
@@ -108,7 +112,7 @@ def bench_device(
     held: dict[int, _Loaded] = {}
     peaks: dict[str, float] = {}
 
-    loads = yield from steps.run("load", _load_cases(held, models, work), work)
+    loads = yield from steps.run("load", _load_cases(held, models, work, cache), work)
     peaks["load"] = peak_rss_mb()
     encodes = yield from steps.run("encode", _encode_cases(held, pictures, work), work)
     for loaded in held.values():
@@ -122,7 +126,7 @@ def bench_device(
     peaks["text"] = peak_rss_mb()
 
     accounts = [account_of(model.folder, model.config.decoder) for model in models]
-    found = _Found(models, accounts, pictures, work, tuple(moments[work.warmup :]))
+    found = _Found(models, accounts, pictures, work, tuple(moments[work.warmup :]), cache is not None)
     records = (*found.loads(loads), *found.encodes(encodes), *found.texts(texts))
     yield Finished(Measured(records, _peak_stage(peaks), found.moments))
 
@@ -155,14 +159,16 @@ def _peak_stage(peaks: Mapping[str, float]) -> str:
     return next(stage for stage, peak in peaks.items() if peak >= (1 - SAME_PEAK) * max(peaks.values()))
 
 
-def _load_cases(held: dict[int, _Loaded], models: Sequence[BenchModel], work: Workload) -> Mapping[int, Action]:
+def _load_cases(
+    held: dict[int, _Loaded], models: Sequence[BenchModel], work: Workload, cache: SessionCache | None
+) -> Mapping[int, Action]:
     def load(index: int) -> dict[str, float]:
         """Opens all sessions anew, after letting go of those of the run before."""
         held.pop(index, None)
         gc.collect()
         model, capacity = models[index], max(work.prompts) + work.generate
         with stopwatch() as watch, ThreadPoolExecutor(2) as pool:
-            encoder = ImageEncoder(model.folder, model.config, work.threads, work.batches[0])
+            encoder = ImageEncoder(model.folder, model.config, work.threads, work.batches[0], cache=cache)
             vision = pool.submit(encoder.load)
             language = pool.submit(
                 load_language,
@@ -171,6 +177,7 @@ def _load_cases(held: dict[int, _Loaded], models: Sequence[BenchModel], work: Wo
                 threads=work.threads,
                 capacity=capacity,
                 chunk=work.chunks[0],
+                cache=cache,
             )
             vision.result()
             held[index] = _Loaded(encoder, language.result())
@@ -222,10 +229,11 @@ class _Found:
     pictures: Sequence[Tiles]
     work: Workload
     moments: tuple[Ceilings, ...]
+    cached: bool
 
     def loads(self, samples: Samples) -> Iterator[Record]:
         for index, model in enumerate(self.models):
-            yield record_of("load", model.config.name, samples[index]["load"], **self._about(index))
+            yield record_of("load", model.config.name, samples[index]["load"], cached=self.cached, **self._about(index))
 
     def encodes(self, samples: Samples) -> Iterator[Record]:
         for case, parts in samples.items():

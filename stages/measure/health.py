@@ -36,6 +36,7 @@ def examine() -> Iterator[Finding]:
     yield _instructions()
     yield from _threads()
     yield _memory()
+    yield _cache()
     yield from _packages()
     yield _bandwidth()
 
@@ -72,6 +73,15 @@ def _memory() -> Finding:
 
     memory = psutil.virtual_memory()
     return Finding("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free")
+
+
+def _cache() -> Finding:
+    """Prepared weights of large models on disk."""
+    from stages.device.runtime.session_cache import SessionCache, cache_folder
+
+    cache = SessionCache(cache_folder())
+    advice = "Deleting it costs a slower load the next time; chat --no-cache keeps none." if cache.nbytes else ""
+    return Finding("prepared weights", f"{cache.nbytes / 1e9:.1f} GB in {cache.folder}", advice=advice)
 
 
 def _packages() -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """Which products a graph computes, in which form, and over which weight: read from the graph itself.
 
 A product is one Linear. Its form is that of `matmul_forms`: float, nbits (with float activations), nbits8 and nbits16
-(MatMulNBits with INT8 and INT16 ones), a8 and a16 (INT8 weights per channel); with the weight's bits and block where it
-has some. Axes: N outputs, K inputs.
+(MatMulNBits with INT8 and INT16 ones), a8 and a16 (INT8 weights per channel), with the weight's bits and block where it
+has some; or qdq (a weight behind DequantizeLinear). Axes: N outputs, K inputs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from stages.measure.graph_file import GraphFile, GraphNode
 
 # Where a product's weight stands among its inputs.
 WEIGHT_INPUT = {"MatMulNBits": 1, "MatMul": 1, "MatMulIntegerToFloat": 1, "MatMulInteger": 1, "Gemm": 1, "Conv": 1}
+_TURNS = ("DequantizeLinear", "Cast")
 # MatMulNBits rounds its inputs to INT8 inside from this accuracy level on.
 _INT8_INSIDE = 4
 # What rounding the inputs of products in two parts is named, see `block_parts`.
@@ -45,15 +46,23 @@ def products_of(graph: GraphFile) -> list[Product]:
     """The Linears of a graph in order. Products of two activations, as in attention, are none."""
     once = _last_position_only(graph)
     inner = {value for node in graph.nodes for value in node.outputs}
+    # What a weight turns into before its product, by the name of the outcome.
+    turned = {node.outputs[0]: node for node in graph.nodes if node.op in _TURNS and node.inputs[0] in graph.weights}
     by_weight: dict[str, list[GraphNode]] = {}
     for node in graph.nodes:
         place = WEIGHT_INPUT.get(node.op)
-        if place is not None and node.inputs[place] not in inner:
-            by_weight.setdefault(node.inputs[place], []).append(node)
+        if place is None:
+            continue
+        weight = node.inputs[place]
+        if weight in turned:
+            weight = turned[weight].inputs[0]
+        if weight not in inner:
+            by_weight.setdefault(weight, []).append(node)
     found = []
     for weight, nodes in by_weight.items():
         first = nodes[0]
-        form = _form(graph, nodes)
+        behind = turned.get(first.inputs[WEIGHT_INPUT[first.op]])
+        form = "qdq" if behind is not None and behind.op == "DequantizeLinear" else _form(nodes)
         found.append(Product(first.name, form, weight, _macs(graph, first, weight), any(id(n) in once for n in nodes)))
     return found
 
@@ -64,7 +73,7 @@ def describe_forms(graphs: Sequence[GraphFile]) -> str:
     return ", ".join(f"{count} {form}" for form, count in counts.most_common())
 
 
-def _form(graph: GraphFile, nodes: Sequence[GraphNode]) -> str:
+def _form(nodes: Sequence[GraphNode]) -> str:
     """The form of the products over one weight."""
     first = nodes[0]
     if first.op in ("MatMulIntegerToFloat", "MatMulInteger"):

@@ -20,6 +20,8 @@ Role = Literal["products", "attention", "rounding", "norms", "activations", "cop
 
 _NODE_SUFFIX = "_kernel_time"
 _MICROSECONDS = 1e6
+# Products of two activations, see `int8_attention`.
+_SCORES = re.compile(r"/attn/(logits|values)/")
 _TIME = r"_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(?:[_.]\d+)*$"
 
 _PRODUCTS = {"MatMul", "FusedMatMul", "MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat", "Gemm", "FusedGemm"}
@@ -105,7 +107,7 @@ def profile_of(events: Iterable[Any]) -> Profile:
 def sum_operators(runs: Iterable[Sequence[NodeRun]]) -> list[OperatorTime]:
     """Time by role and operator, longest first."""
     runs = list(runs)
-    places = {_place(node.name) for nodes in runs for node in nodes if node.op in _PRODUCTS}
+    places = {_place(node.name) for nodes in runs for node in nodes if role_of(node) == "products"}
     calls: dict[tuple[Role, str], int] = {}
     seconds: dict[tuple[Role, str], float] = {}
     for nodes in runs:
@@ -124,9 +126,9 @@ def role_of(node: NodeRun, product_places: Iterable[str] = ()) -> Role:
         node: one run of it.
         product_places: addresses of products; what lies there beside the product scales it, which belongs to rounding.
     """
-    if node.op in _PRODUCTS:
+    if node.op in _PRODUCTS and not _SCORES.search(node.name):
         return "products"
-    if node.op in _ATTENTION:
+    if node.op in _ATTENTION or node.op in _PRODUCTS:
         return "attention"
     if node.op in _ROUNDING or _ROUNDING_PLACE.search(node.name):
         return "rounding"

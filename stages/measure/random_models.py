@@ -36,6 +36,7 @@ _WRITERS = ("workshop", "device/contract", "device/imaging")
 _STAGES = Path(__file__).resolve().parents[1]
 # Sessions pack weights anew beside the file's; from this much of the files on, models share no memory.
 MEMORY_PER_BYTE = 1.5
+PREPACKED = "prepacked"
 
 
 class ModelChoice(RecipeModel):

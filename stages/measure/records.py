@@ -46,6 +46,7 @@ class Record:
         n_gen: decode: tokens generated.
         kv: prefill, decode: what the KV cache holds ("int8", "float32").
         policy: of random weights: what the inputs of products are rounded to ("paper", "mix", "int8", "float").
+        cached: load: whether large weights came prepacked from a cache on disk.
         forms: how many products of which form the test runs, see `product_forms`.
         seconds: median time of the whole test.
         tok_s: median rate (same as `median_ts`).
@@ -70,6 +71,7 @@ class Record:
     n_gen: int | None
     kv: str | None
     policy: str | None
+    cached: bool | None
     forms: str | None
     seconds: float
     tok_s: float | None
@@ -103,6 +105,7 @@ def record_of(
     n_gen: int | None = None,
     kv: str | None = None,
     policy: str | None = None,
+    cached: bool | None = None,
     forms: str | None = None,
     work: Work | None = None,
 ) -> Record:
@@ -133,6 +136,7 @@ def record_of(
         n_gen=n_gen,
         kv=kv,
         policy=policy,
+        cached=cached,
         forms=forms,
         seconds=times.median,
         tok_s=pace and pace.median,

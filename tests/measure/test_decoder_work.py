@@ -81,6 +81,8 @@ def test_products_by_hand() -> None:
             node("MatMul", "/m/head", "/m/last_position/Gather/out", "head"),
             node("MatMulNBits", "/m/side", "z", "n4", "s4", N=6, K=4, bits=4, block_size=32, accuracy_level=4),
             node("MatMulNBits", "/m/exact", "z", "n4b", N=6, K=4, bits=4, block_size=32),
+            node("DequantizeLinear", "/m/npu/weight", "d8", "ds"),
+            node("MatMul", "/m/npu", "x", "/m/npu/weight/out"),
         ),
         {
             "table": GraphWeight((1000, 10), 40000),
@@ -89,6 +91,8 @@ def test_products_by_hand() -> None:
             "head": GraphWeight((10, 4), 160),
             "n4": GraphWeight((6, 1, 16), 96),
             "s4": GraphWeight((6, 1), 24),
+            "d8": GraphWeight((4, 7), 28),
+            "ds": GraphWeight((7,), 28),
             "unused": GraphWeight((1,), 4),
         },
     )
@@ -99,6 +103,7 @@ def test_products_by_hand() -> None:
         "head": ("float", 40, True),
         "n4": ("nbits8 int4/32", 24, False),
         "n4b": ("nbits int4/32", 24, False),
+        "d8": ("qdq", 28, False),
     }
-    assert set(fully_read(graph)) == {"w8", "v8", "head", "n4", "s4"}
+    assert set(fully_read(graph)) == {"w8", "v8", "head", "n4", "s4", "d8", "ds"}
     assert describe_forms([graph, graph]).startswith("2 a16, 2 a8, 2 float")

@@ -78,6 +78,24 @@ def test_contenders_take_turns_and_the_first_does_not_count(compare: ModuleType,
     assert [row["speed"] for row in compare.speeds(records)] == ["12.5 tok/s", "50.0 tok/s", "20.0 tok/s"]
 
 
+def test_disturbed_turns_are_done_again(compare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = iter([0.9, 0.0, 0.9, 0.0, 0.0, 0.3, 0.2, 0.0, 0.0])
+    taken: list[int] = []
+
+    def one_run(_: Any, one: Any, __: Any, turn: int) -> dict[str, Any]:
+        taken.append(turn)
+        return {"turn": turn, "contender": one.name, "others": next(others)}
+
+    monkeypatch.setattr(compare, "_one_run", one_run)
+    comparison = compare.Comparison("prefill", (compare.Contender("a", "ours", "o", ""),), 1, "token")
+    records = list(compare.run_turns(comparison, {}, warmup=1, pairs=2, calm=0.1))
+    # The warm-up turn may be disturbed; turn 1 is done again.
+    assert [record["turn"] for record in records] == [0, 2] and taken == [-1, 0, 1, 2]
+    records = list(compare.run_turns(comparison, {}, warmup=0, pairs=1, calm=-1.0))
+    # After three turns the calmest counts.
+    assert [record["others"] for record in records] == [0.0] and taken[4:] == [0, 1, 2]
+
+
 def test_a_worker_that_dies_is_told_with_its_last_words(compare: ModuleType, tmp_path: Path) -> None:
     with (
         pytest.raises(SystemExit, match=r"(?s)ended with 1.*StopIteration"),
@@ -90,7 +108,7 @@ def test_the_table_names_everything(compare: ModuleType) -> None:
     row = {"test": "vit", "ours": "ours, int8", "peer": "OpenVINO", "median": 0.8, "low": 0.7, "high": 0.9}
     result = {
         "ratios": [{**row, "coverage": 0.98, "pairs": 7}, {**row, "coverage": 0.5, "pairs": 2}],
-        "speeds": [{"test": "vit", "contender": "OpenVINO", "seconds": 1.0, "speed": "250.0 ms/tile"}],
+        "speeds": [{"test": "vit", "contender": "OpenVINO", "seconds": 1.0, "speed": "250.0 ms/tile", "others": 0.04}],
         "errors": [{"what": "OpenVINO", "vit_features": 0.021, "image_features": 0.03}],
         "versions": {"openvino_vit": "openvino 1"},
         "machine": {"cpu": "CPU", "cores": 2, "instruction_sets": ["avx2"]},
@@ -99,7 +117,7 @@ def test_the_table_names_everything(compare: ModuleType) -> None:
     text = compare.markdown(result)
     assert "| vit | ours, int8 | OpenVINO | **0.80** | 0.70 – 0.90 | 1.25 | 7 |" in text
     assert "0.70 – 0.90 (50 % only)" in text and "| OpenVINO | 0.02100 | 0.03000 |" in text
-    assert "- openvino_vit: openvino 1" in text
+    assert "| vit | OpenVINO | 1.000 | 250.0 ms/tile | 4 % |" in text and "- openvino_vit: openvino 1" in text
 
 
 def test_every_ours_meets_every_peer(compare: ModuleType) -> None:
@@ -145,7 +163,7 @@ def test_bad_words_end_with_2_before_anything_is_built(tmp_path: Path, words: li
 
 def test_results_are_plain_data(compare: ModuleType) -> None:
     records = [
-        {"test": "decode", "turn": 0, "contender": name, "side": side, "seconds": 1.0, "work": 4, "unit": "token"}
+        {"test": "decode", "turn": 0, "contender": name, "side": side, "seconds": 1.0, "others": 0.0}
         for name, side in (("ours", "ours"), ("llama.cpp", "llama.cpp"))
     ]
     assert json.loads(json.dumps(compare.ratios(records))) == compare.ratios(records)

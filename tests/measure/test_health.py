@@ -1,0 +1,22 @@
+"""What doctor finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stages.measure.health import examine
+
+
+def test_the_cache_of_prepared_weights_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLUELM_CACHE", str(tmp_path / "cache"))
+    entry = tmp_path / "cache" / ("0" * 32)
+    entry.mkdir(parents=True)
+    found = {item.name: item for item in examine()}["prepared weights"]
+    assert (found.value, found.advice) == (f"0.0 GB in {tmp_path / 'cache'}", "")
+    with (entry / "graph.data").open("wb") as stream:
+        stream.truncate(2_000_000_000)
+    found = {item.name: item for item in examine()}["prepared weights"]
+    assert found.value.startswith("2.0 GB in ")
+    assert "--no-cache" in found.advice and found.verdict == "ok"
