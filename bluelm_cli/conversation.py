@@ -45,6 +45,8 @@ def talk(config: ChatConfig, model: Path, images: Sequence[Path], features: Path
         for path in images:
             terminal.guard(lambda path=path: terminal.name(path))  # type: ignore[misc]
         talking.engine.wait()
+        for notice in talking.engine.notices:
+            console.note(notice)
         terminal.run()
 
 

@@ -39,6 +39,7 @@ class ChatConfig(RecipeModel):
         pipeline: overlap patch embedding with the ViT blocks.
         threads: CPU threads; None takes every core.
         keep_vision: hold the vision graphs in memory between pictures.
+        cache: keep the prepacked weights of a large model on disk, so that it loads faster the next time.
     """
 
     max_tokens: int = 256
@@ -51,6 +52,7 @@ class ChatConfig(RecipeModel):
     pipeline: bool = True
     threads: int | None = None
     keep_vision: bool = False
+    cache: bool = True
 
     def answering(self) -> AnswerOptions:
         """Raises UsageError for values out of range."""
@@ -66,6 +68,7 @@ class ChatConfig(RecipeModel):
             pipeline=self.pipeline,
             keep_vision=self.keep_vision,
             load_vision=load_vision,
+            cache=self.cache,
         )
 
 
@@ -150,6 +153,8 @@ def run(
         for path in images:
             talk.name(path, check=False)
         talk.engine.wait()
+        for notice in talk.engine.notices:
+            yield Notice(notice)
         for event in talk.ask(prompt):
             if isinstance(event, Answer):
                 if event.reason not in ("stop", None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from stages.artifacts.folder import open_artifact
 from stages.chat import ChatConfig, ChatResult
 from stages.device.runtime.encoder import ImageEncoder
 from stages.device.runtime.generator import Token
+from stages.device.runtime.session_cache import SessionCache
 from stages.encode import EncodeConfig
 
 QUICK: dict[str, Any] = {"threads": 1, "max_tokens": 8}
@@ -180,3 +182,22 @@ def test_the_manifest_is_what_opens_the_door(tmp_path: Path) -> None:
     assert "bluelm export" in caught.value.fix
     with pytest.raises(ArtifactError, match="does not exist"):
         open_artifact(tmp_path / "none", "onnx")
+
+
+def test_the_cache_changes_no_answer_and_no_cache_keeps_none(
+    tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLUELM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("stages.device.runtime.engine.SessionCache", functools.partial(SessionCache, smallest=1))
+    answers = []
+    for cache in (False, True, True):
+        events = list(chat.run(ChatConfig(max_tokens=3, cache=cache, threads=1), tiny_onnx, "What?"))
+        assert (tmp_path / "cache").exists() is cache
+        answers.append(result_of(events).turn.answer.text)
+    assert len(set(answers)) == 1
+
+
+def test_what_the_cache_says_is_told(tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.chat.Engine.notices", ("decoder.onnx was prepared",))
+    events = list(chat.run(ChatConfig(max_tokens=3, threads=1), tiny_onnx, "What?"))
+    assert Notice("decoder.onnx was prepared") in events

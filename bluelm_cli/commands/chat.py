@@ -41,6 +41,9 @@ def chat(
     keep_vision: Annotated[
         bool, typer.Option("--keep-vision", help="Hold the vision graphs in memory between pictures.")
     ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Keep no prepared weights of a large model on disk ($BLUELM_CACHE).")
+    ] = False,
     recipe: Recipe = None,
     sets: Set = None,
     threads: Threads = None,
@@ -66,6 +69,7 @@ def chat(
         "batch": batch,
         "threads": threads,
         "keep_vision": keep_vision or None,
+        "cache": False if no_cache else None,
     }
     config = load_config(ChatConfig, recipe=recipe, sets=sets or [], flags=flags)
     folder = model_or_shipped(model)

@@ -57,4 +57,5 @@ def load_language(
     # Single steps and short prompts: rows of scores are small, and faster than tiles.
     graph = Graph(folder / DECODER_FILE, threads, cache, flash=compact is None)
     decoder = Decoder(graph, spec, KVCache(spec, capacity), compact)
+    graph.drop_pages()
     return LanguageModel(Context(decoder, embedder, chunk), time.perf_counter() - started)

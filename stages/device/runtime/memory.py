@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _STATUS, _MAPS = Path("/proc/self/status"), Path("/proc/self/smaps")
-# Smaller mappings, such as libraries, are left alone.
-_LARGE_KB = 64
-_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+) *(.*)$")
+# Smaller mappings are not worth a call.
+_LARGE_KB = 1024
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S{4} \S+ \S+ \d+ *(.*)$")
 
 
 def peak_rss_mb() -> float:
@@ -36,26 +36,26 @@ def trim_heap() -> None:
         trim(0)
 
 
-def drop_file_pages(suffix: str = ".data") -> None:
-    """Lets go of the resident pages of mapped weight files: they are read again when they are touched.
+def drop_file_pages(file: Path) -> None:
+    """Lets go of the resident pages of a mapped file; they are read again when they are touched.
 
-    Nothing can be lost: mappings that hold a page of this process's own are left alone.
+    Mappings that hold pages of this process's own are left alone. No other thread may be mapping or unmapping this
+    very file: what it puts in the place of a mapping that was there a moment ago would be lost.
     """
     advise = getattr(_libc(), "madvise", None)
     if advise is None or not _MAPS.is_file() or not hasattr(mmap, "MADV_DONTNEED"):
         return
-    for start, end in _clean_mappings(suffix):
+    for start, end in _clean_mappings(str(file.resolve())):
         advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
 
 
-def _clean_mappings(suffix: str) -> Iterator[tuple[int, int]]:
-    """Address ranges of files of this ending that are resident and as they are in the file."""
+def _clean_mappings(name: str) -> Iterator[tuple[int, int]]:
+    """Address ranges of a file that are resident and as they are in the file."""
     span: tuple[int, int] | None = None
     resident = 0
     for line in _MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
         if match := _MAPPING.match(line):
-            named = match[5].endswith(suffix) and match[4] != "0"
-            span = (int(match[1], 16), int(match[2], 16)) if named else None
+            span = (int(match[1], 16), int(match[2], 16)) if match[3] == name else None
         elif span is not None and line.startswith("Rss:"):
             resident = int(line.split()[1])
         elif span is not None and line.startswith("Anonymous:") and int(line.split()[1]) == 0 and resident > _LARGE_KB:

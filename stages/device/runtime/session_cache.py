@@ -35,13 +35,24 @@ LIMIT_BYTES = 10_000_000_000
 _TIMES, _SPARE_BYTES = 2.2, 1_000_000_000
 _SCHEMA = 1
 _GRAPH, _DATA, _ENTRY = "graph.onnx", "graph.data", "entry.json"
+# Kernels find the parts of a packed weight from its address: one that lies elsewhere than memory comes, in steps of so
+# many bytes, is read wrongly. onnxruntime places only weights of a megabyte and more with care.
+_ALIGNMENT = 64
+# `operator+hash|offset;length;padding|…`: where the graph says that packed weights lie.
+_PACKED = re.compile(rb"[A-Za-z0-9_]+\+\d+((?:\|\d+;\d+;\d+)+)")
+_OFFSETS = re.compile(rb"\|(\d+);")
+
+_ERRORS: tuple[type[Exception], ...] = (OSError, *ORT_ERRORS)
 
 # Opens a session on a graph file after the options were changed.
 Opener = Callable[[Path, Callable[[ort.SessionOptions], None]], ort.InferenceSession]
 
 
 class _Entry(BaseModel):
-    """`entry.json`: the graph it stands for and the files it had when it was written: size and time of each."""
+    """`entry.json`: the graph it stands for and the files it had when it was written: size and time of each.
+
+    One without files says that this graph cannot be had from here.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,9 +83,13 @@ class SessionCache:
         """Bytes of all entries."""
         return sum(_size(entry) for entry in self._entries())
 
-    def open(self, graph: Path, opener: Opener) -> ort.InferenceSession | None:
-        """A session over prepacked weights, which are written first where there are none; None: load it plainly."""
-        data = graph.with_name(f"{graph.name}.data")
+    def open(self, graph: Path, opener: Opener) -> tuple[ort.InferenceSession, Path] | None:
+        """A session over prepacked weights, which are written first where there are none, and the file it maps.
+
+        Returns:
+            None where the graph is to be loaded plainly.
+        """
+        data = data_file(graph)
         if not data.is_file() or data.stat().st_size < self.smallest:
             return None
         with self._turn:
@@ -82,13 +97,14 @@ class SessionCache:
                 entry = self.folder / _key(graph, data)
                 if not _intact(entry) and not self._written(entry, graph, data, opener):
                     return None
-                session = opener(entry / _GRAPH, _prepared)
-            except (OSError, *ORT_ERRORS):
+                _touch(entry)
+                if not (entry / _GRAPH).is_file():
+                    return None
+                return opener(entry / _GRAPH, _prepared), entry / _DATA
+            except _ERRORS:
                 # Damaged, or another process dropped it: the next load writes it anew.
                 shutil.rmtree(entry, ignore_errors=True)
                 return None
-        _touch(entry)
-        return session
 
     def _written(self, entry: Path, graph: Path, data: Path, opener: Opener) -> bool:
         """Writes an entry; False where that cannot be."""
@@ -105,7 +121,9 @@ class SessionCache:
                 try:
                     partial.mkdir()
                     opener(graph, lambda options: _saving(options, partial))
-                    files = {name: _stamp(partial / name) for name in (_GRAPH, _DATA)}
+                    for name in () if _usable(partial / _GRAPH) else (_GRAPH, _DATA):
+                        (partial / name).unlink()
+                    files = {file.name: _stamp(file) for file in partial.iterdir()}
                     note = _Entry(source=os.fspath(graph.resolve()), files=files)
                     (partial / _ENTRY).write_text(note.model_dump_json(indent=2) + "\n", encoding="utf-8")
                     shutil.rmtree(entry, ignore_errors=True)
@@ -115,10 +133,11 @@ class SessionCache:
                 self._make_room(entry, note.source)
         except BluelmError:  # another process is writing one
             return False
-        except (OSError, *ORT_ERRORS) as error:
+        except _ERRORS as error:
             return self._failed(graph, (str(error).strip().splitlines() or ["no reason given"])[0][:200])
-        size = f"{_size(entry) / 1e9:.1f} GB"
-        self.notices.append(f"{graph.name} was prepared for this processor: {size} in {self.folder} (--no-cache: none)")
+        if files:
+            size = f"{_size(entry) / 1e9:.1f} GB in {self.folder}"
+            self.notices.append(f"{graph.name} was prepared for this processor: {size} (--no-cache: none)")
         return True
 
     def _failed(self, graph: Path, reason: str) -> bool:
@@ -151,6 +170,11 @@ class SessionCache:
         for path in sorted(self.folder.glob("[0-9a-f]*")):
             if re.fullmatch("[0-9a-f]{32}", path.name) and path.is_dir():
                 yield path
+
+
+def data_file(graph: Path) -> Path:
+    """Where a graph's weights lie."""
+    return graph.with_name(f"{graph.name}.data")
 
 
 def cache_folder() -> Path:
@@ -195,6 +219,12 @@ def _prepared(options: ort.SessionOptions) -> None:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is optimized already
     # onnxruntime packs each weight all the same, to find its packed form by its hash; then it lets go of its own.
     options.add_session_config_entry("session.prepack.enable_parallel", "1")
+
+
+def _usable(graph: Path) -> bool:
+    """Whether there are packed weights, each where its kernel reads it rightly."""
+    offsets = [offset for place in _PACKED.findall(graph.read_bytes()) for offset in _OFFSETS.findall(place)]
+    return bool(offsets) and all(int(offset) % _ALIGNMENT == 0 for offset in offsets)
 
 
 def _intact(entry: Path) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stages.artifacts.errors import ModelError
 from stages.device.runtime.memory import drop_file_pages, trim_heap
 from stages.device.runtime.ort_errors import ORT_ERRORS
-from stages.device.runtime.session_cache import SessionCache
+from stages.device.runtime.session_cache import SessionCache, data_file
 
 REMAKE = "Export the model again: bluelm export CHECKPOINT --out FOLDER --force"
 _FATAL_ONLY = 4
@@ -98,10 +98,8 @@ class Graph:
             return ort.InferenceSession(os.fspath(file), sess_options=options, providers=["CPUExecutionProvider"])
 
         with _explained(path, "onnxruntime cannot open it"), nullcontext() if flash else _without_flash():
-            session = cache.open(path, opened) if cache is not None else None
-            self.session = session if session is not None else opened(path)
-        # Packing has read all of the weights; what running needs of them comes back by itself.
-        drop_file_pages()
+            cached = cache.open(path, opened) if cache is not None else None
+            self.session, self.weights = cached or (opened(path), data_file(path))
         trim_heap()
         self.load_s = time.perf_counter() - started
 
@@ -148,6 +146,13 @@ class Graph:
         with _explained(self.path, "it stopped while running"):
             self.session.run_with_iobinding(binding)
 
+    def drop_pages(self) -> None:
+        """Lets go of the pages of its weights that loading has read; what running needs comes back by itself.
+
+        No other thread may be opening or freeing the same graph.
+        """
+        drop_file_pages(self.weights)
+
     def _refuse(self, problem: str) -> None:
         raise ModelError(
             f"{self.path}: {problem}.", "device.json and the graph describe different models.", REMAKE
@@ -188,6 +193,8 @@ def _options(threads: int | None, name: str) -> ort.SessionOptions:
         options.profile_file_prefix = os.fspath(profiles / name)
     options.intra_op_num_threads = threads or available_threads()
     options.inter_op_num_threads = 1
+    # An arena keeps the largest prompt's activations for good; the heap gives them back, at the same speed.
+    options.enable_cpu_mem_arena = False
     # Errors arrive as exceptions and are told once, in our words.
     options.log_severity_level = _FATAL_ONLY
     return options

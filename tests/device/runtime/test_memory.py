@@ -39,7 +39,7 @@ def test_pages_of_weights_go_and_are_read_again(weights: Path) -> None:
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     before = np.frombuffer(mapped, np.uint8).sum(dtype=np.int64)
     assert resident_kb(weights) >= SIZE >> 10
-    drop_file_pages()
+    drop_file_pages(weights)
     assert resident_kb(weights) < 100
     assert np.frombuffer(mapped, np.uint8).sum(dtype=np.int64) == before
 
@@ -48,7 +48,7 @@ def test_what_was_written_over_a_mapping_stays(weights: Path) -> None:
     with weights.open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
     mapped[100] = 77
-    drop_file_pages()
+    drop_file_pages(weights)
     assert mapped[100] == 77
     assert weights.read_bytes()[100] != 77
 
@@ -59,7 +59,7 @@ def test_other_files_are_left_alone(weights: Path) -> None:
     with other.open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     np.frombuffer(mapped, np.uint8).sum()
-    drop_file_pages()
+    drop_file_pages(weights)
     assert resident_kb(other) >= SIZE >> 10
 
 

@@ -23,13 +23,13 @@ from stages.device.runtime.sessions import Graph
 X = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
 
 
-def write_graph(folder: Path, name: str = "decoder.onnx", seed: int = 0) -> Path:
+def write_graph(folder: Path, name: str = "decoder.onnx", seed: int = 0, rows: int = 96) -> Path:
     """MatMulNBits, whose weights onnxruntime packs, over external data."""
     rng = np.random.default_rng(seed)
     folder.mkdir(exist_ok=True)
     weights = {
-        "w": rng.integers(0, 256, (96, 2, 16), dtype=np.uint8),
-        "s": rng.uniform(0.01, 0.1, (96, 2)).astype(np.float32),
+        "w": rng.integers(0, 256, (rows, 2, 16), dtype=np.uint8),
+        "s": rng.uniform(0.01, 0.1, (rows, 2)).astype(np.float32),
     }
     node = helper.make_node(
         "MatMulNBits",
@@ -37,7 +37,7 @@ def write_graph(folder: Path, name: str = "decoder.onnx", seed: int = 0) -> Path
         ["y"],
         domain="com.microsoft",
         K=64,
-        N=96,
+        N=rows,
         bits=4,
         block_size=32,
         accuracy_level=4,
@@ -46,7 +46,7 @@ def write_graph(folder: Path, name: str = "decoder.onnx", seed: int = 0) -> Path
         [node],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 64])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", 96])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", rows])],
         [onnx.numpy_helper.from_array(value, key) for key, value in weights.items()],
     )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
@@ -94,6 +94,17 @@ def test_small_graphs_leave_no_trace(graph: Path, tmp_path: Path) -> None:
     cache = SessionCache(tmp_path / "cache")
     result(graph, cache)
     assert not cache.folder.exists() and not cache.notices
+
+
+def test_weights_that_would_be_read_wrongly_are_not_kept(tmp_path: Path, cache: SessionCache) -> None:
+    """onnxruntime places weights below a megabyte anywhere, and reads its own packed ones from there as nonsense."""
+    graph = write_graph(tmp_path / "model", rows=97)
+    plain = result(graph, None)
+    for _ in range(2):
+        assert result(graph, cache).tobytes() == plain.tobytes()
+    (entry,) = entries(cache)
+    assert [file.name for file in entry.iterdir()] == ["entry.json"]
+    assert not cache.notices
 
 
 def truncate(entry: Path) -> None:
