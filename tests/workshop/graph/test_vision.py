@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract import names
+from stages.workshop.graph import vision
 from stages.workshop.graph.emitter import GraphEmitter
 from stages.workshop.graph.patch_embed import emit_patch_embed
-from stages.workshop.graph.vision import VisionEmitter
+from stages.workshop.graph.vision import VisionEmitter, attention_form
 from stages.workshop.graph.vision_shape import vision_shape
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -98,6 +100,44 @@ def test_int8_activations_cost_what_rounding_costs(tiny_model: Any, export_visio
         patches = model.embed_patches(pixels_of(model, 3))
         expected = model.multi_modal_projector(model.encode_patches(patches))
     assert 1e-4 < error(run({names.PATCH_EMBEDS: patches.numpy()})[names.IMAGE_FEATURES], expected) < 3e-2
+
+
+@pytest.mark.parametrize(
+    ("form", "activations", "kept"),
+    [("float", "int8", True), ("int8", "float", True), ("int8", "int16", True), ("int8", "int8", False)],
+)
+def test_attention_is_int8_where_its_projections_are(
+    form: str, activations: str, kept: bool, tiny_model: Any, export_vision: Any
+) -> None:
+    operators = [
+        node.op_type
+        for node in onnx.load(export_vision(tiny_model(), form, activations=activations) / names.VISION_FILE).graph.node
+    ]
+    assert ("MultiHeadAttention" in operators) == kept
+    assert ("Softmax" in operators) != kept
+
+
+def test_one_projection_in_float_keeps_attention_in_float(tiny_model: Any, torch_weights: Any) -> None:
+    model = tiny_model()
+    rounded, plain = (
+        torch_weights(model, "int8", activations=how).linear(
+            f"vision_tower.encoder.layers.0.self_attn.{part}", 32, 32, bias=True
+        )
+        for how, part in (("int8", "q_proj"), ("int16", "k_proj"))
+    )
+    assert attention_form([rounded, rounded]) == "int8"
+    assert attention_form([rounded, plain]) == "float"
+
+
+def test_int8_attention_costs_little_more_than_rounding_its_inputs(
+    tiny_model: Any, export_vision: Any, open_graph: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model()
+    patches = {names.PATCH_EMBEDS: np.random.default_rng(0).standard_normal((3, 49, 32)).astype(np.float32)}
+    rounded = open_graph(export_vision(model, "int8", activations="int8") / names.VISION_FILE)(patches)
+    monkeypatch.setattr(vision, "attention_form", lambda _: "float")
+    unrounded = open_graph(export_vision(model, "int8", activations="int8") / names.VISION_FILE)(patches)
+    assert 1e-4 < error(rounded[names.VIT_FEATURES], torch.from_numpy(unrounded[names.VIT_FEATURES])) < 1.5e-2
 
 
 def test_a_fixed_batch_takes_no_other_number_of_tiles(tiny_model: Any, export_vision: Any) -> None:
