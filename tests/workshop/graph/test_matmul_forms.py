@@ -76,6 +76,7 @@ def test_stacked_linears_give_the_outputs_of_each(form: str, tmp_path: Path, ope
         (linear_of("16", 8, 64), linear_of("32", 8, 64)),
         (linear_of("32", 8, 64), linear_of("32", 8, 64, bias=False)),
         (linear_of("float", 8, 64), linear_of("int8", 8, 64)),
+        (linear_of("32", 8, 64), linear_of("32", 8, 64, activations="int16")),
     ],
 )
 def test_different_forms_stay_apart(parts: tuple[Linear, ...]) -> None:
