@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stages.device.contract.tensor_ref import TensorRef
 from stages.workshop.graph.external_data import ExternalData, initializer
+from stages.workshop.graph.operator_shapes import own_operators_shapes
 
 # opset 23 brings RMSNormalization; IR 11 is the version that came with it. Fixed, so that the bytes are.
 OPSET, IR_VERSION = 23, 11
@@ -135,13 +136,18 @@ class GraphEmitter:
         return self.node(op, inputs, address, domain=MICROSOFT, outputs=outputs, **attributes)
 
     def save(self) -> Path:
-        """Checks the graph and writes it; its weights are on disk already.
+        """Checks the graph and writes it, with the shapes ONNX cannot infer; its weights are on disk already.
 
         Raises:
             onnx.checker.ValidationError: the graph is not valid (a bug).
         """
         graph = helper.make_graph(
-            self._nodes, self.path.stem, self._inputs, self._outputs, list(self._initializers.values())
+            self._nodes,
+            self.path.stem,
+            self._inputs,
+            self._outputs,
+            list(self._initializers.values()),
+            value_info=own_operators_shapes(self._nodes, self._inputs, self._initializers, OPSET),
         )
         model = helper.make_model(
             graph,
