@@ -24,6 +24,7 @@ from stages.device.contract.names import (
     present_value,
 )
 from stages.device.runtime.cache import KVCache, overflow
+from stages.device.runtime.memory import trim_heap
 from stages.device.runtime.prefill import CompactPrefill
 from stages.device.runtime.sessions import Graph, Port, check_finite
 
@@ -70,6 +71,7 @@ class Decoder:
             self.compact.read(embeds[:-1], self.cache, self.length, chunk)
             self.length += len(embeds) - 1
             embeds = embeds[-1:]
+            trim_heap()  # before the decoder's own weights come into memory
         for start in range(0, len(embeds), chunk):
             self._run(embeds[start : start + chunk])
         logits = self._logits[0, 0]  # [V]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 _STATUS, _MAPS = Path("/proc/self/status"), Path("/proc/self/smaps")
 # Smaller mappings are not worth a call.
-_LARGE_KB = 1024
+_LARGE_KB = 64
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S{4} \S+ \S+ \d+ *(.*)$")
 
 

@@ -120,8 +120,8 @@ class _LayerWeights:
 
     def release(self, layer: PrefillLayer) -> None:
         """Lets go of the layer's pages."""
-        for linear in layer.linears.values():
-            self._files[linear.values.file].release(linear.values)
+        for ref in layer.refs:
+            self._files[ref.file].release(ref)
 
     def _weight(self, name: str, linear: PrefillLinear) -> NDArray[np.int8]:
         stored = self._array(linear.values)
