@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import select
 import signal
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 TESTS = ("prefill", "decode", "vit")
 # Turns may be disturbed and done again until there are so many times as many as were asked for.
 AGAIN = 3
+STOPPED_S = 1.0
 VIT_FORMS = ("int8", "int16")
 POLICIES = ("mix", "paper", "int8", "float")
 
@@ -90,6 +92,9 @@ class Worker:
         return answer
 
     def _answer(self) -> dict[str, Any]:
+        # Whoever stops processes to have quiet may stop this one, while it should be working: let it go on.
+        while not select.select([self.process.stdout], [], [], STOPPED_S)[0] and self.process.poll() is None:
+            self._signal(signal.SIGCONT)
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
