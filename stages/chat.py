@@ -19,6 +19,7 @@ from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.reading import completed, make_all
 from stages.device.runtime.conversation import Conversation, Turn
+from stages.device.runtime.encoder import DEFAULT_BATCH
 from stages.device.runtime.engine import Answer, AnswerOptions, Engine, EngineOptions
 from stages.device.runtime.generator import Token
 from stages.device.runtime.pictures import StoredFeatures
@@ -48,7 +49,7 @@ class ChatConfig(RecipeModel):
     top_p: float = 1.0
     seed: int = 0
     chunk: int = 128
-    batch: int = 4
+    batch: int = DEFAULT_BATCH
     pipeline: bool = True
     threads: int | None = None
     keep_vision: bool = False

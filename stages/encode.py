@@ -35,7 +35,7 @@ from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.reading import completed, make_all
 from stages.device.imaging.sources import Picture, list_pictures, parent_of_pictures
 from stages.device.imaging.tiling import Tiling, plan_tiling
-from stages.device.runtime.encoder import ImageEncoder, Tiles
+from stages.device.runtime.encoder import DEFAULT_BATCH, ImageEncoder, Tiles
 from stages.device.runtime.pictures import picture_bytes, tile_picture
 from stages.device.runtime.timeline import Span, Timeline, hidden_seconds
 
@@ -47,13 +47,13 @@ class EncodeConfig(RecipeModel):
     """How to encode.
 
     Attributes:
-        batch: tiles per batch (Fig. 7: 4 is fastest on the paper's phone), unless the model has a fixed one.
+        batch: tiles per batch (fastest: 1 on a CPU, 4 on the paper's phone, Fig. 7), unless the model has a fixed one.
         before_connector: keep the ViT's own features, float16, instead of what the decoder reads.
         pipeline: overlap patch embedding with the ViT blocks; changes no value.
         threads: of the ViT blocks, all cores when None; changes no value.
     """
 
-    batch: int = Field(default=4, ge=1)
+    batch: int = Field(default=DEFAULT_BATCH, ge=1)
     before_connector: bool = False
     pipeline: bool = True
     threads: int | None = Field(default=None, ge=1)

@@ -108,7 +108,7 @@ def test_pipelined_equals_sequential_to_the_byte(tiny_onnx: Path, photos: Path, 
 
 
 def test_batches_end_with_their_picture(tiny_onnx: Path, photos: Path, tmp_path: Path) -> None:
-    result = encoded(tiny_onnx, [photos], tmp_path / "f")
+    result = encoded(tiny_onnx, [photos], tmp_path / "f", batch=4)
     assert [span.tiles for span in result.timeline if span.part == "blocks"] == [1, 4, 3, 4, 4, 2]
     assert [image.batches for image in result.images] == [(0,), (1, 2), (3, 4, 5)]
     assert result.seconds == pytest.approx(sum(image.seconds or 0 for image in result.images))
@@ -129,7 +129,7 @@ def test_up_to_date_different_and_forced(tiny_onnx: Path, photos: Path, tmp_path
     assert any(isinstance(event, Notice) and "up to date" in event.text for event in again)
     assert isinstance(again[-1], Finished) and again[-1].result.seconds is None
     assert (out / "run.json").read_text() == before
-    with pytest.raises(ArtifactError, match="batch is 4, not 2"):
+    with pytest.raises(ArtifactError, match="batch is 1, not 2"):
         encoded(tiny_onnx, [photos / "a.png"], out, batch=2)
     with pytest.raises(ArtifactError, match="other inputs"):
         encoded(tiny_onnx, [photos / "b.png"], out)

@@ -34,7 +34,7 @@ def chat(
     ] = None,
     seed: Seed = None,
     chunk: Annotated[int | None, typer.Option("--chunk", help="Prompt tokens per prefill step (128).")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (4).")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (1).")] = None,
     features: Annotated[
         Path | None, typer.Option("--features", help="Features that bluelm encode wrote with this model.")
     ] = None,

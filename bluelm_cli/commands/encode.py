@@ -24,7 +24,7 @@ def encode(
             "corpus folders.",
         ),
     ],
-    batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (default: 4, as in Fig. 7).")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (default: 1; Fig. 7: 4).")] = None,
     no_pipeline: Annotated[
         bool, typer.Option("--no-pipeline", help="Embed patches and run the ViT blocks one after the other.")
     ] = False,

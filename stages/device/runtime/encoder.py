@@ -39,7 +39,8 @@ from stages.device.runtime.session_cache import SessionCache
 from stages.device.runtime.sessions import Graph, Port, check_finite
 from stages.device.runtime.timeline import Timeline
 
-DEFAULT_BATCH = 4
+# Fastest on a CPU, and least memory: what a tile needs stays in the cache (recipes/RESULTS.md). The paper's phone: 4.
+DEFAULT_BATCH = 1
 Tiles = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
