@@ -68,22 +68,21 @@ def test_from_pretrained_equals_the_dequantized_model(checkpoint, quantized, inp
 
 
 def round_by_hand(model, precision):
-    """Every Linear's inputs through the contract: per token; per block of 32 where a layer sees one position.
+    """Every Linear's inputs through the contract: per token; per block where a layer sees one position, or the head.
 
     The tower's attention is INT8 where its Linears are.
     """
     by_block = {"int8": activations.round_blocks, "int16": activations.round_block_parts}[precision]
 
-    def look(module, inputs, in_blocks):
+    def look(module, inputs, name):
         x = inputs[0].numpy()
-        if in_blocks and x.shape[1] == 1:
-            return (torch.from_numpy(by_block(x, 32)),)
+        if "lm_head" in name or (".layers." in name and name.startswith("language_model") and x.shape[1] == 1):
+            return (torch.from_numpy(by_block(x, 64 if "lm_head" in name else 32)),)
         return (torch.from_numpy(activations.unround(activations.round_rows(x, precision))),)
 
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            in_blocks = ".layers." in name and name.startswith("language_model")
-            module.register_forward_pre_hook(functools.partial(look, in_blocks=in_blocks))
+            module.register_forward_pre_hook(functools.partial(look, name=name))
         if isinstance(module, SiglipAttention) and precision == "int8":
             module.forward = functools.partial(attend_by_hand, module)
     return model

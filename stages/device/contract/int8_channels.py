@@ -20,6 +20,9 @@ from stages.device.contract.scale_rounding import store_scales
 VALUE_MAX = 127
 # MatMulNBits stores value + 128 in a byte; 128 is also its default when no zero points are given.
 ZERO_POINT = 128
+# A row has one scale, so the block only sets how finely MatMulNBits rounds its inputs. 128 is where speed ends to grow.
+BLOCKS = (128, 64, 32, 16)
+MAX_PADDING = 1 / 16
 
 
 class Int8Channels(NamedTuple):
@@ -50,6 +53,14 @@ def quantize(
 def dequantize(quantized: Int8Channels) -> NDArray[np.float32]:
     """values · scales in float32, [N, K]: what every matmul form of this weight must compute with."""
     return quantized.values.astype(np.float32) * quantized.scales.astype(np.float32)[:, None]
+
+
+def block_length(columns: int) -> int:
+    """The largest block whose padding of the last one stays small."""
+    for block in BLOCKS:
+        if -columns % block <= columns * MAX_PADDING:
+            return block
+    return BLOCKS[-1]
 
 
 def pack(quantized: Int8Channels, block: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

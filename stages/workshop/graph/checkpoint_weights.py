@@ -123,7 +123,9 @@ class CheckpointWeights:
             return self._quantized.quantized(name) if self._quantized else None
         if scheme.bits is None:
             return None
-        return round_to_nearest(name, self._tensors.read(self._weight_of(name)), scheme, ScaleFormat(two_level=True))
+        # As the folder's own: a table that shares its scheme with the head is then the same bytes.
+        scales = self._layout[1].scale_format if self.quantized else ScaleFormat(two_level=True)
+        return round_to_nearest(name, self._tensors.read(self._weight_of(name)), scheme, scales)
 
     def _weight_of(self, name: str) -> str:
         """The tensor of a module's weight: a tied head's is the embedding's."""

@@ -84,7 +84,9 @@ class DecoderEmitter:
         normed, _ = self._norm(residual, branch, f"{MODEL}.norm.weight", f"layers.{shape.layers}/final_norm_layernorm")
         # A tied head is the source's business: it hands out the embedding's weights under this name.
         head = self.weights.linear(HEAD, shape.vocab, shape.hidden, bias=False)
-        emit_linear(emitter, normed, head, "lm_head", names.LOGITS, exact=self.options.exact)  # [1, 1, V]
+        emit_linear(
+            emitter, normed, head, "lm_head", names.LOGITS, exact=self.options.exact, one_token=True
+        )  # [1, 1, V]
 
     def _declare_cache(self, layer: int) -> None:
         element = FLOAT if self.options.kv_scales is None else INT8

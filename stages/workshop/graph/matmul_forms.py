@@ -6,6 +6,9 @@
 | INT4 blocks   | MatMulNBits level 0 | MatMulNBits level 4 | MatMulNBits level 4 of high parts and remainders     |
 | INT8 channels | MatMulNBits level 0 | a8                  | a16                                                  |
 
+INT8 channels that see one token a call, as the head does, are read by MatMulNBits too, as blocks that share a scale: it
+waits for memory and not for arithmetic, and a8 takes 1.4 and a16 2.6 times as long there.
+
 Every product of a quantized weight has an exact twin, float32 arithmetic over the very same initializers: it answers
 whether a graph is right apart from what its arithmetic costs.
 """
@@ -29,20 +32,18 @@ from stages.workshop.graph.linear import Linear
 Form = Literal["float", "nbits", "nbits8", "nbits16", "a8", "a16"]
 # What MatMulNBits of onnxruntime 1.31 takes on the CPU.
 INT4_BLOCKS = (16, 32, 64, 128, 256)
-# Float activations over INT8 channels: one scale a row, so the block only sets how the kernel walks.
-INT8_BLOCKS = (128, 64, 32, 16)
-MAX_PADDING = 1 / 16
 ROWS_AT_ONCE = 4096
 # Accuracy levels of MatMulNBits: float32 products; INT8 inputs, rounded inside per block.
 EXACT, INT8_INSIDE = 0, 4
 
 
-def form_of(linear: Linear) -> Form:
+def form_of(linear: Linear, *, one_token: bool = False) -> Form:
     """The form of a Linear's product; see the table above."""
+    blocks = isinstance(linear.weight, Int4Blocks) or (one_token and isinstance(linear.weight, Int8Channels))
     match linear.weight, linear.activations:
-        case Int4Blocks(), "int8":
+        case _, "int8" if blocks:
             return "nbits8"
-        case Int4Blocks(), "int16":
+        case _, "int16" if blocks:
             return "nbits16"
         case Int8Channels(), "int8":
             return "a8"
@@ -55,10 +56,18 @@ def form_of(linear: Linear) -> Form:
 
 
 def emit_linear(
-    emitter: GraphEmitter, x: str, linear: Linear, address: str, output: str = "", *, exact: bool = False
+    emitter: GraphEmitter,
+    x: str,
+    linear: Linear,
+    address: str,
+    output: str = "",
+    *,
+    exact: bool = False,
+    one_token: bool = False,
 ) -> str:
-    """x [.., K] → [.., N], under the name `output` where one is given; `exact` in float32 arithmetic."""
-    return emit_linears(emitter, x, {address: linear}, [output] if output else (), exact=exact)[0]
+    """x [.., K] → [.., N], under the name `output` where one is given; the rest as for `emit_linears`."""
+    outputs = [output] if output else ()
+    return emit_linears(emitter, x, {address: linear}, outputs, exact=exact, one_token=one_token)[0]
 
 
 def emit_linears(
@@ -68,6 +77,7 @@ def emit_linears(
     outputs: Sequence[str] = (),
     *,
     exact: bool = False,
+    one_token: bool = False,
 ) -> list[str]:
     """Several Linears of one x [.., K], by address: what x is rounded to is computed once.
 
@@ -77,11 +87,12 @@ def emit_linears(
         linears: by their place in the model.
         outputs: names of the results, in the same order; by default named by place.
         exact: float32 arithmetic over the same initializers, whatever the Linears round x to.
+        one_token: x never holds more than one token.
     """
     rounded: dict[tuple[Form, int], RoundedRows | BlockParts] = {}
     results = []
     for index, (address, linear) in enumerate(linears.items()):
-        form, output = form_of(linear), outputs[index] if outputs else ""
+        form, output = form_of(linear, one_token=one_token), outputs[index] if outputs else ""
         if form == "float":
             results.append(_float(emitter, x, linear, address, output))
         elif form in ("nbits", "nbits8") or (exact and form == "nbits16"):
@@ -90,18 +101,17 @@ def emit_linears(
         elif exact:
             results.append(_dequantized(emitter, x, linear, address, output))
         else:
-            block = linear.weight.block if isinstance(linear.weight, Int4Blocks) else 0
-            key = form, block
+            key = form, _block(linear) if form == "nbits16" else 0
             if key not in rounded:
-                rounded[key] = _rounded(emitter, x, linear, address)
+                rounded[key] = _rounded(emitter, x, linear, address, form)
             results.append(_of_rounded(emitter, rounded[key], linear, address, output))
     return results
 
 
-def _rounded(emitter: GraphEmitter, x: str, linear: Linear, address: str) -> RoundedRows | BlockParts:
+def _rounded(emitter: GraphEmitter, x: str, linear: Linear, address: str, form: Form) -> RoundedRows | BlockParts:
     place = f"{address}/input"
-    if isinstance(linear.weight, Int4Blocks):
-        return emit_block_parts(emitter, x, place, linear.shape[1], linear.weight.block)
+    if form == "nbits16":
+        return emit_block_parts(emitter, x, place, linear.shape[1], _block(linear))
     assert linear.activations != "float"
     return emit_rounded(emitter, x, place, linear.activations)
 
@@ -176,6 +186,12 @@ def _nbits_inputs(emitter: GraphEmitter, x: str, linear: Linear, address: str) -
     return inputs + (["", "", bias] if bias else []), {"K": columns, "N": rows, "bits": bits, "block_size": block}
 
 
+def _block(linear: Linear) -> int:
+    """Columns that MatMulNBits gives one scale."""
+    weight = linear.weight
+    return weight.block if isinstance(weight, Int4Blocks) else int8_channels.block_length(linear.shape[1])
+
+
 def _bias(emitter: GraphEmitter, linear: Linear, place: str) -> str:
     return "" if linear.bias is None else emitter.weight(f"{place}.bias", linear.bias)
 
@@ -192,7 +208,7 @@ class PackedBlocks(NamedTuple):
 def packed_blocks(weight: Int4Blocks | Int8Channels) -> PackedBlocks:
     """Packs a weight by the contract, some rows at a time: packing works in wider numbers."""
     rows, columns = weight.values.shape
-    block = weight.block if isinstance(weight, Int4Blocks) else int8_block(columns)
+    block = weight.block if isinstance(weight, Int4Blocks) else int8_channels.block_length(columns)
     values, scales = [], []
     for start in range(0, rows, ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
@@ -204,14 +220,6 @@ def packed_blocks(weight: Int4Blocks | Int8Channels) -> PackedBlocks:
         scales.append(packed[1])
     bits = 4 if isinstance(weight, Int4Blocks) else 8
     return PackedBlocks(bits, block, np.concatenate(values), np.concatenate(scales).astype(np.float32))
-
-
-def int8_block(columns: int) -> int:
-    """The largest block whose padding of the last one stays small."""
-    for block in INT8_BLOCKS:
-        if -columns % block <= columns * MAX_PADDING:
-            return block
-    return INT8_BLOCKS[-1]
 
 
 def weight_name(emitter: GraphEmitter, address: str, op: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from stages.device.contract import names
+from stages.device.contract import int8_channels, names
 from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD, CheckpointWeights
 from stages.workshop.graph.graphs import GraphOptions, model_shape
-from stages.workshop.graph.matmul_forms import int8_block
 from stages.workshop.quant.packed import PACKED, SUFFIXES
 from stages.workshop.quant.policy import Scheme
 
@@ -41,7 +40,7 @@ def file_sizes(weights: CheckpointWeights, config: BlueLMVConfig, options: Graph
         if weights.scheme(HEAD).bits == 8 and _in_blocks(HEAD, weights, options):
             sizes[names.DECODER_FILE] += _block_padding(shape)
         table, head = (weights.scheme(module) for module in (EMBEDDING, HEAD))
-        if table.bits == 4 and (table.bits, table.group_size) == (head.bits, head.group_size):
+        if table.bits is not None and (table.bits, table.group_size) == (head.bits, head.group_size):
             # The same bytes: embedding.onnx reads them in the decoder's file.
             del sizes[names.EMBEDDING_FILE]
     decoder = model_shape(config, options.max_context).decoder
@@ -69,13 +68,13 @@ def _bytes(scheme: Scheme, shape: tuple[int, ...]) -> int:
 
 
 def _in_blocks(module: str, weights: CheckpointWeights, options: GraphOptions) -> bool:
-    """Whether an INT8 weight lies in blocks that each have the row's scale: a table, or inputs that stay float."""
+    """Whether an INT8 weight lies in blocks that each have the row's scale: table, head, or inputs that stay float."""
     choice = weights.activations(module) if options.activations == "policy" else options.activations
-    return module == EMBEDDING or choice == "float"
+    return module in (EMBEDDING, HEAD) or choice == "float"
 
 
 def _block_padding(shape: tuple[int, ...]) -> int:
     """What blocks add to an INT8 weight: the last one's padding, and the repeated scales."""
     rows, columns = shape
-    block = int8_block(columns)
+    block = int8_channels.block_length(columns)
     return rows * (-columns % block + FLOAT_BYTES * (-(-columns // block) - 1))

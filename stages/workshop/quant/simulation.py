@@ -1,9 +1,9 @@
 """The quantized model in torch, as the device will run it: dequantized weights, rounded inputs, INT8 cache.
 
 What a Linear's inputs are rounded to depends on its weight's form and on the call. INT8 channels: per token. INT4
-blocks: per block where MatMulNBits multiplies (decoding, and the head, which sees one position), per token in prefill,
-which expands blocks to INT8, where their scales allow that. In one thing a prompt differs from the device's: there its
-last position goes through the decoding graph.
+blocks: per block where MatMulNBits multiplies (decoding), per token in prefill, which expands blocks to INT8, where
+their scales allow that. The head, which sees one position: per block, whatever its weight. In one thing a prompt
+differs from the device's: there its last position goes through the decoding graph.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
 
 from stages.artifacts.errors import ModelError
+from stages.device.contract import int8_channels
 from stages.device.contract.kv_scales import KvScales, read_kv_scales
 from stages.workshop.model.checkpoint import load_processor, quiet
 from stages.workshop.model.configuration import BlueLMVConfig
@@ -134,8 +135,10 @@ def device_arithmetic(
         precision = source.own.activations_of(name) if choice == "policy" else choice
         if precision != "float" and name != EMBEDDING:
             scheme = source.scheme(name)
-            expanded = compact and name != HEAD and scheme.group_size is not None
-            roundings[name] = InputRounding(precision, scheme.group_size, expanded)
+            block = scheme.group_size
+            if name == HEAD and block is None:
+                block = int8_channels.block_length(source.config["text_config"]["hidden_size"])
+            roundings[name] = InputRounding(precision, block, compact and name != HEAD and block is not None)
     return DeviceArithmetic(roundings, tuple(_int8_attentions(roundings)))
 
 

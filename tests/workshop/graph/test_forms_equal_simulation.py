@@ -54,12 +54,12 @@ def inputs_of(tokens: int, columns: int) -> Floats:
     return x
 
 
-def run_graph(linear: Linear, x: Floats, folder: Path, open_graph: Any, *, exact: bool = False) -> Floats:
+def run_graph(linear: Linear, x: Floats, folder: Path, open_graph: Any, **how: bool) -> Floats:
     rows, columns = linear.shape
     with GraphEmitter(folder, "linear.onnx", "/model") as emitter:
         emitter.input("x", FLOAT, [1, "tokens", columns])
         emitter.output("y", FLOAT, [1, "tokens", rows])
-        emit_linear(emitter, "x", linear, "layers.0/part", "y", exact=exact)
+        emit_linear(emitter, "x", linear, "layers.0/part", "y", **how)
         emitter.save()
     found: Floats = open_graph(folder / "linear.onnx")({"x": x})["y"]
     return found
@@ -114,6 +114,20 @@ def test_a_form_equals_its_simulation(
     assert cost <= COST[form]
     if COST[form] > 1e-6:
         assert cost >= COST[form] * 1e-3
+
+
+@pytest.mark.parametrize("columns", [256, 300, 40])
+@pytest.mark.parametrize("form", ["nbits8", "nbits16"])
+def test_int8_channels_that_see_one_token(form: str, columns: int, tmp_path: Path, open_graph: Any) -> None:
+    linear = linear_of("a8" if form == "nbits8" else "a16", columns, 0, bias=True)
+    block, x = int8_channels.block_length(columns), inputs_of(1, columns)
+    assert form_of(linear, one_token=True) == form
+    found, exact = (run_graph(linear, x, tmp_path, open_graph, exact=exact, one_token=True) for exact in (False, True))
+    scale = np.abs(exact).max()
+    assert np.abs(found - by_contract(form, linear, x, block)).max() <= 2e-6 * scale
+    assert np.abs(found - simulated(form, linear, x, block)).max() <= 2e-6 * scale
+    assert np.abs(exact - by_contract("float", linear, x, block)).max() <= 2e-6 * scale
+    assert COST[form] * 1e-3 <= np.linalg.norm(found - exact) / np.linalg.norm(exact) <= COST[form]
 
 
 @pytest.mark.parametrize("columns", [256, 300])

@@ -15,7 +15,7 @@ from stages.device.contract import int4_blocks, int8_channels
 from stages.device.contract.activations import Activations
 from stages.workshop.graph.emitter import FLOAT, GraphEmitter
 from stages.workshop.graph.linear import Linear, stacked
-from stages.workshop.graph.matmul_forms import INT8_BLOCKS, emit_linear, int8_block, packed_blocks
+from stages.workshop.graph.matmul_forms import emit_linear, packed_blocks
 
 
 def linear_of(
@@ -85,10 +85,10 @@ def test_different_forms_stay_apart(parts: tuple[Linear, ...]) -> None:
 
 @given(st.integers(1, 6000))
 def test_int8_blocks_waste_little(columns: int) -> None:
-    block = int8_block(columns)
-    assert block in INT8_BLOCKS
-    assert block == INT8_BLOCKS[-1] or -columns % block <= columns / 16
-    larger = [other for other in INT8_BLOCKS if other > block]
+    block = int8_channels.block_length(columns)
+    assert block in int8_channels.BLOCKS
+    assert block == int8_channels.BLOCKS[-1] or -columns % block <= columns / 16
+    larger = [other for other in int8_channels.BLOCKS if other > block]
     assert all(-columns % other > columns / 16 for other in larger)
 
 
@@ -96,6 +96,6 @@ def test_packing_in_slices_is_packing_whole() -> None:
     four, eight = linear_of("32", 9001, 64).weight, linear_of("int8", 9001, 70).weight
     np.testing.assert_array_equal(packed_blocks(four).values, int4_blocks.pack(four))
     np.testing.assert_array_equal(packed_blocks(four).scales, four.scales)
-    values, scales = int8_channels.pack(eight, int8_block(70))
+    values, scales = int8_channels.pack(eight, int8_channels.block_length(70))
     np.testing.assert_array_equal(packed_blocks(eight).values, values)
     np.testing.assert_array_equal(packed_blocks(eight).scales, scales)
