@@ -104,11 +104,17 @@ class MappedFile:
 
         The pages at both ends, which a neighbour may share, go too; nothing is lost, they are only read again.
         """
-        if not hasattr(mmap, "MADV_DONTNEED"):
-            return
         page = mmap.PAGESIZE
         start = ref.offset // page * page
-        self._map.madvise(mmap.MADV_DONTNEED, start, min(ref.offset + ref.nbytes, len(self._map)) - start)
+        self._release(start, min(ref.offset + ref.nbytes, len(self._map)))
+
+    def release_all(self) -> None:
+        """Lets go of all pages; the system maps some around each one that is touched."""
+        self._release(0, len(self._map))
+
+    def _release(self, start: int, end: int) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
 
 
 def map_files(folder: Path, refs: list[TensorRef]) -> dict[str, MappedFile]:

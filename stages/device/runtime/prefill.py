@@ -85,7 +85,7 @@ class CompactPrefill:
                 for start in range(0, len(hidden), chunk):
                     run(hidden, start, min(start + chunk, len(hidden)))
                 keys_values.close(index)
-                weights.release(layer)
+                weights.release()
 
     def _array(self, ref: TensorRef) -> NDArray[Any]:
         return self._files[ref.file].array(ref)
@@ -118,10 +118,10 @@ class _LayerWeights:
                 tensors[f"{name}.bias"] = self._array(linear.bias)
         return tensors
 
-    def release(self, layer: PrefillLayer) -> None:
-        """Lets go of the layer's pages."""
-        for ref in layer.refs:
-            self._files[ref.file].release(ref)
+    def release(self) -> None:
+        """Lets go of the pages that the layer took."""
+        for file in self._files.values():
+            file.release_all()
 
     def _weight(self, name: str, linear: PrefillLinear) -> NDArray[np.int8]:
         stored = self._array(linear.values)
