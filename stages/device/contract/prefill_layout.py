@@ -22,7 +22,6 @@ from stages.device.contract.tensor_ref import TensorRef, bare
 
 PREFILL_FILE = "prefill.json"
 PREFILL_DATA_FILE = "prefill.data"
-SCHEMA_VERSION = 1
 
 # Inputs and outputs of a layer's graph, beside its weights `<linear>.weight`, `.scales`, `.bias` and its norms.
 HIDDEN_STATES = "hidden_states"
@@ -110,7 +109,7 @@ class PrefillLayer(_Strict):
 class PrefillLayout(_Strict):
     """The whole of `prefill.json`. The last layer only makes keys and values: its output is the decoder's business."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     layers: tuple[PrefillLayer, ...]
 
     def write(self, folder: Path) -> None:
