@@ -175,8 +175,8 @@ class ImageEncoder:
         with self._lock:
             if self._graphs is None:
                 # The patch thread is one thread: the cores belong to the blocks.
-                patch_embed = Graph(self.folder / PATCH_EMBED_FILE, threads=1)
-                vision = Graph(self.folder / VISION_FILE, self.threads, self._cache)
+                patch_embed = Graph(self.folder / PATCH_EMBED_FILE, threads=1, arena=True)
+                vision = Graph(self.folder / VISION_FILE, self.threads, self._cache, arena=True)
                 self._graphs = _checked(_Graphs(patch_embed, vision), self.config)
                 self.load_s = patch_embed.load_s + vision.load_s
             graphs = self._graphs

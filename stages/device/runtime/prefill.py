@@ -55,7 +55,7 @@ class CompactPrefill:
         self._threads = threads or available_threads()
         names = sorted({layer.graph for layer in layout.layers})
         # Between two layers the cores belong to the expansion of weights.
-        self._graphs = {name: Graph(folder / name, threads, rests=True) for name in names}
+        self._graphs = {name: Graph(folder / name, threads, rests=True, arena=True) for name in names}
         self._files = map_files(folder, [ref for layer in layout.layers for ref in layer.refs])
         for layer in layout.layers:
             for ref in layer.refs:
@@ -75,6 +75,7 @@ class CompactPrefill:
             ModelError: a graph stops with an error.
         """
         hidden = np.array(embeds, np.float32)  # [T, H], overwritten layer by layer
+        last_use = {layer.graph: index for index, layer in enumerate(self.layout.layers)}
         with ThreadPoolExecutor(self._threads, thread_name_prefix="prefill") as pool:
             weights = _LayerWeights(self._files, Expander(pool, self._threads))
             keys_values = _KeysValues(cache, self._scales, past, len(hidden), pool)
@@ -83,7 +84,8 @@ class CompactPrefill:
                 keys_values.open(index)
                 run = _Run(self._graphs[layer.graph], tensors, keys_values)
                 for start in range(0, len(hidden), chunk):
-                    run(hidden, start, min(start + chunk, len(hidden)))
+                    end = min(start + chunk, len(hidden))
+                    run(hidden, start, end, last=end == len(hidden) and last_use[layer.graph] == index)
                 keys_values.close(index)
                 weights.release()
 
@@ -204,8 +206,11 @@ class _Run:
         self._tensors = tensors
         self._makes_output = prefill_layout.OUTPUT_STATES in graph.outputs
 
-    def __call__(self, hidden: Floats, start: int, end: int) -> None:
-        """Positions start … end of [T, H]: replaces them by the layer's output; keys and values go to their place."""
+    def __call__(self, hidden: Floats, start: int, end: int, *, last: bool = False) -> None:
+        """Positions start … end of [T, H]: replaces them by the layer's output; keys and values go to their place.
+
+        After the `last` run of a graph its activations' memory is given back.
+        """
         past, size = self._keys_values.past, end - start
         feeds: dict[str, NDArray[Any]] = {
             prefill_layout.HIDDEN_STATES: hidden[None, start:end],  # [1, S, H]
@@ -224,7 +229,7 @@ class _Run:
                 self._binding.bind_input(*_Bound(name, array).place)
         for name, array in results.items():
             self._binding.bind_output(*_Bound(name, array).place)
-        self._graph.run_bound(self._binding)
+        self._graph.run_bound(self._binding, last=last)
         if self._makes_output:
             hidden[start:end] = results[prefill_layout.OUTPUT_STATES][0]
         else:

@@ -70,6 +70,8 @@ class Graph:
         flash: let GroupQueryAttention work in tiles. Without, it is faster where few positions are new and takes
             4 bytes for each head, new position and position in the cache.
         rests: its threads go to sleep after each run, for the sake of other work between the runs.
+        arena: keep activations' memory from run to run: large ones would else be cleared pages each time. A run can
+            give it back, see `run_bound`.
 
     Raises:
         ModelError: the file is missing or onnxruntime refuses it.
@@ -83,6 +85,7 @@ class Graph:
         *,
         flash: bool = True,
         rests: bool = False,
+        arena: bool = False,
     ) -> None:
         started = time.perf_counter()
         if not path.is_file():
@@ -91,6 +94,7 @@ class Graph:
 
         def opened(file: Path, change: Callable[[ort.SessionOptions], None] | None = None) -> ort.InferenceSession:
             options = _options(threads, path.stem)
+            options.enable_cpu_mem_arena = arena
             if rests:
                 options.add_session_config_entry("session.force_spinning_stop", "1")
             if change is not None:
@@ -137,14 +141,21 @@ class Graph:
         with _explained(self.path, "it stopped while running"):
             return list(self.session.run(list(outputs), dict(feeds)))
 
-    def run_bound(self, binding: Any) -> None:
+    def run_bound(self, binding: Any, *, last: bool = False) -> None:
         """Runs the graph once on bound buffers.
+
+        Args:
+            binding: the buffers.
+            last: give the arena's memory back afterwards.
 
         Raises:
             ModelError: onnxruntime stops with an error.
         """
+        options = ort.RunOptions() if last else None
+        if options is not None:
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         with _explained(self.path, "it stopped while running"):
-            self.session.run_with_iobinding(binding)
+            self.session.run_with_iobinding(binding, options)
 
     def drop_pages(self) -> None:
         """Lets go of the pages of its weights that loading has read; what running needs comes back by itself.
@@ -193,8 +204,6 @@ def _options(threads: int | None, name: str) -> ort.SessionOptions:
         options.profile_file_prefix = os.fspath(profiles / name)
     options.intra_op_num_threads = threads or available_threads()
     options.inter_op_num_threads = 1
-    # An arena keeps the largest prompt's activations for good; the heap gives them back, at the same speed.
-    options.enable_cpu_mem_arena = False
     # Errors arrive as exceptions and are told once, in our words.
     options.log_severity_level = _FATAL_ONLY
     return options
