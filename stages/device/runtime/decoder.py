@@ -96,8 +96,9 @@ class Decoder:
         """
         if length > self.spec.max_context:
             raise overflow(length, self.spec.max_context)
-        if self.cache.reserve(length, keep=self.length):
-            self._binding = None
+        if length > self.cache.capacity:
+            self._binding = None  # first: an interrupt must not leave it with the memory of a buffer that is gone
+            self.cache.reserve(length, keep=self.length)
 
     def _run(self, embeds: NDArray[np.float32]) -> None:
         """One run over [T, H]; the length moves only after it, so an interrupt between leaves the cache valid."""

@@ -174,3 +174,22 @@ def test_wrong_arguments_are_bugs(handmade: Path) -> None:
         decoder.prefill(embeds_of(0))
     with pytest.raises(ValueError, match="cannot keep 1 of 0"):
         decoder.truncate(1)
+
+
+def test_an_interrupt_while_the_cache_grows_leaves_no_binding_to_its_old_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embeds = embeds_of(40)
+    small, large = decoder_of(folder, capacity=10), decoder_of(folder)
+    small.prefill(embeds[:10])
+    grow = small.cache.reserve
+
+    def interrupted(length: int, keep: int) -> bool:
+        grow(length, keep)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(small.cache, "reserve", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        small.reserve(40)
+    monkeypatch.undo()
+    np.testing.assert_allclose(small.prefill(embeds[10:]), large.prefill(embeds), **CLOSE)
