@@ -222,12 +222,12 @@ def _measure(
 
 def _cache(config: BenchConfig, source: Artifact | None, keep: Path | None, stack: ExitStack) -> SessionCache | None:
     """Where prepacked weights are kept: an exported model's where chat keeps them, random ones beside these."""
-    from stages.device.runtime.session_cache import SessionCache, cache_folder
+    from stages.device.runtime.session_cache import SessionCache, user_cache
 
     if not (source is not None if config.cache is None else config.cache):
         return None
     if source is not None:
-        return SessionCache(cache_folder())
+        return user_cache()
     if keep is not None:
         return SessionCache(keep / PREPACKED)
     return SessionCache(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluelm-prepacked-"))))

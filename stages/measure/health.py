@@ -77,9 +77,11 @@ def _memory() -> Finding:
 
 def _cache() -> Finding:
     """Prepared weights of large models on disk."""
-    from stages.device.runtime.session_cache import SessionCache, cache_folder
+    from stages.device.runtime.session_cache import user_cache
 
-    cache = SessionCache(cache_folder())
+    cache = user_cache()
+    if cache is None:
+        return Finding("prepared weights", "none are kept: no home folder", advice="BLUELM_CACHE can name a folder.")
     advice = "Deleting it costs a slower load the next time; chat --no-cache keeps none." if cache.nbytes else ""
     return Finding("prepared weights", f"{cache.nbytes / 1e9:.1f} GB in {cache.folder}", advice=advice)
 

@@ -31,7 +31,7 @@ from stages.device.runtime.language import DEFAULT_CAPACITY, LanguageModel, load
 from stages.device.runtime.memory import peak_rss_mb
 from stages.device.runtime.pictures import FeatureStore, PictureReader
 from stages.device.runtime.sampling import Sampler, SamplingSpec
-from stages.device.runtime.session_cache import SessionCache, cache_folder
+from stages.device.runtime.session_cache import user_cache
 from stages.device.runtime.sessions import missing_graph
 
 
@@ -127,7 +127,7 @@ class Engine:
                 raise missing_graph(folder / name)
         spec = self.config.prompt
         self.prompt = load_prompt_encoder(folder, spec.image_token, {"bos_token": spec.bos_token or ""})
-        self._cache = SessionCache(cache_folder()) if self.options.cache else None
+        self._cache = user_cache() if self.options.cache else None
         self.encoder = ImageEncoder(
             folder, self.config, self.options.threads, self.options.batch, self.options.pipeline, self._cache
         )

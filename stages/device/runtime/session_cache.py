@@ -90,11 +90,14 @@ class SessionCache:
             None where the graph is to be loaded plainly.
         """
         data = data_file(graph)
-        if not data.is_file() or data.stat().st_size < self.smallest:
-            return None
         with self._turn:
             try:
+                if not data.is_file() or data.stat().st_size < self.smallest:
+                    return None
                 entry = self.folder / _key(graph, data)
+            except OSError:  # told when the graph is loaded plainly
+                return None
+            try:
                 if not _intact(entry) and not self._written(entry, graph, data, opener):
                     return None
                 _touch(entry)
@@ -177,11 +180,20 @@ def data_file(graph: Path) -> Path:
     return graph.with_name(f"{graph.name}.data")
 
 
-def cache_folder() -> Path:
-    """Where entries lie: $BLUELM_CACHE, or bluelm in the user's cache folder."""
+def cache_folder() -> Path | None:
+    """Where entries lie: $BLUELM_CACHE, or bluelm in the user's cache folder; None for a user without a home."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bluelm"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bluelm"
+    except RuntimeError:
+        return None
+
+
+def user_cache() -> SessionCache | None:
+    """The cache in the user's folder; None where there is no such folder."""
+    folder = cache_folder()
+    return None if folder is None else SessionCache(folder)
 
 
 def _key(graph: Path, data: Path) -> str:

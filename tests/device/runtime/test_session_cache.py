@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from stages.artifacts.errors import ModelError
 from stages.artifacts.guarding import locked
 from stages.device.runtime import session_cache
-from stages.device.runtime.session_cache import SessionCache, cache_folder
+from stages.device.runtime.session_cache import SessionCache, cache_folder, user_cache
 from stages.device.runtime.sessions import Graph
 
 X = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
@@ -236,3 +236,24 @@ def test_the_folder_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "bluelm"
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BLUELM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(session_cache.Path, "home", homeless)
+    assert cache_folder() is None and user_cache() is None
+
+
+def test_a_file_that_cannot_be_read_for_its_key_loads_plainly(
+    graph: Path, cache: SessionCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*files: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(session_cache, "_key", unreadable)
+    assert result(graph, cache).tobytes() == result(graph, None).tobytes()
+    assert not cache.folder.exists()
