@@ -26,7 +26,7 @@ from stages.device.contract.names import (
 from stages.device.runtime.cache import KVCache, overflow
 from stages.device.runtime.memory import trim_heap
 from stages.device.runtime.prefill import CompactPrefill
-from stages.device.runtime.sessions import Graph, Port, check_finite
+from stages.device.runtime.sessions import BINDING, Graph, Port, check_finite
 
 DEFAULT_CHUNK = 128
 _KV_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
@@ -105,18 +105,21 @@ class Decoder:
         total = self.length + len(embeds)
         if self._binding is None:
             self._bind()
-        self._binding.bind_cpu_input(INPUTS_EMBEDS, np.ascontiguousarray(embeds[None], dtype=np.float32))  # [1, T, H]
-        self._binding.bind_cpu_input(ATTENTION_MASK, self._ones[:, :total])  # [1, P + T]
+        values = np.ascontiguousarray(embeds[None], dtype=np.float32)  # [1, T, H]
+        with self.graph.explained(BINDING):
+            self._binding.bind_cpu_input(INPUTS_EMBEDS, values)
+            self._binding.bind_cpu_input(ATTENTION_MASK, self._ones[:, :total])  # [1, P + T]
         self.graph.run_bound(self._binding)
         self.length = total
 
     def _bind(self) -> None:
         """Binds what stays the same from run to run: the cache, made here where there is none yet, and the logits."""
         self._ones = np.ones((1, self.cache.capacity), np.int64)
-        binding = self.graph.session.io_binding()
-        self.cache.bind(binding)
         logits = self._logits
-        binding.bind_output(LOGITS, "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
+        with self.graph.explained(BINDING):
+            binding = self.graph.session.io_binding()
+            self.cache.bind(binding)
+            binding.bind_output(LOGITS, "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
         self._binding = binding
 
 

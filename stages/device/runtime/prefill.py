@@ -27,7 +27,7 @@ from stages.device.contract.prefill_layout import PrefillLayer, PrefillLayout, P
 from stages.device.contract.tensor_ref import MappedFile, TensorRef, map_files
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.expansion import Expander
-from stages.device.runtime.sessions import Graph, available_threads
+from stages.device.runtime.sessions import BINDING, Graph, available_threads
 
 # Fewer positions do not earn back what expanding the weights takes.
 SHORTEST = 128
@@ -200,9 +200,10 @@ class _Run:
     def __init__(self, graph: Graph, tensors: dict[str, NDArray[Any]], keys_values: _KeysValues) -> None:
         self._graph, self._keys_values = graph, keys_values
         self._inputs = graph.inputs
-        self._binding = graph.session.io_binding()
-        for name, array in tensors.items():
-            self._binding.bind_input(*_Bound(name, array).place)
+        with graph.explained(BINDING):
+            self._binding = graph.session.io_binding()
+            for name, array in tensors.items():
+                self._binding.bind_input(*_Bound(name, array).place)
         self._tensors = tensors
         self._makes_output = prefill_layout.OUTPUT_STATES in graph.outputs
 
@@ -224,11 +225,12 @@ class _Run:
         if self._makes_output:
             results[prefill_layout.OUTPUT_STATES] = np.empty((1, size, hidden.shape[1]), np.float32)
         results |= dict(self._cache_results(size))
-        for name, array in feeds.items():
-            if name in self._inputs:
-                self._binding.bind_input(*_Bound(name, array).place)
-        for name, array in results.items():
-            self._binding.bind_output(*_Bound(name, array).place)
+        with self._graph.explained(BINDING):
+            for name, array in feeds.items():
+                if name in self._inputs:
+                    self._binding.bind_input(*_Bound(name, array).place)
+            for name, array in results.items():
+                self._binding.bind_output(*_Bound(name, array).place)
         self._graph.run_bound(self._binding, last=last)
         if self._makes_output:
             hidden[start:end] = results[prefill_layout.OUTPUT_STATES][0]

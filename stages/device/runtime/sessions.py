@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from stages.artifacts.errors import ModelError
+from stages.device.contract.names import DEVICE_CONFIG_FILE
 from stages.device.runtime.memory import drop_file_pages, trim_heap
 from stages.device.runtime.ort_errors import ORT_ERRORS
 from stages.device.runtime.session_cache import SessionCache, data_file
 
 REMAKE = "Export the model again: bluelm export CHECKPOINT --out FOLDER --force"
+BINDING = "it does not take what is bound to it"
 _FATAL_ONLY = 4
 _FLASH_VARIABLE = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 # Where sessions that are being opened write their profiles, see `profiled_into`.
@@ -117,8 +119,8 @@ class Graph:
         """Outputs by name, with `.type` and `.shape`."""
         return {port.name: port for port in self.session.get_outputs()}
 
-    def check(self, inputs: Mapping[str, Port], outputs: Mapping[str, Port]) -> None:
-        """Holds the graph against what `device.json` says.
+    def check(self, inputs: Mapping[str, Port], outputs: Mapping[str, Port], source: str = DEVICE_CONFIG_FILE) -> None:
+        """Holds the graph against what `source`, a file of the folder, says.
 
         Raises:
             ModelError: an input or output is missing, unknown, or of another type or shape.
@@ -127,10 +129,10 @@ class Graph:
             for name, port in wanted.items():
                 problem = port.misfit(actual[name]) if name in actual else "is missing"
                 if problem is not None:
-                    self._refuse(f"the {side} {name} {problem}")
+                    self._refuse(f"the {side} {name} {problem}", source)
         unknown = sorted(set(self.inputs) - set(inputs))
         if unknown:
-            self._refuse(f"the input {unknown[0]} is unknown to the runtime")
+            self._refuse(f"the input {unknown[0]} is unknown to the runtime", source)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Runs the graph once.
@@ -138,7 +140,7 @@ class Graph:
         Raises:
             ModelError: onnxruntime stops with an error.
         """
-        with _explained(self.path, "it stopped while running"):
+        with self.explained():
             return list(self.session.run(list(outputs), dict(feeds)))
 
     def run_bound(self, binding: Any, *, last: bool = False) -> None:
@@ -154,8 +156,13 @@ class Graph:
         options = ort.RunOptions() if last else None
         if options is not None:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        with _explained(self.path, "it stopped while running"):
+        with self.explained():
             self.session.run_with_iobinding(binding, options)
+
+    def explained(self, what: str = "it stopped while running") -> AbstractContextManager[None]:
+        """Errors of onnxruntime in this block, which only binds buffers or runs the graph, become ModelError."""
+        # Where buffers are bound by their address, most of its errors have no type of their own.
+        return _explained(self.path, what, (*ORT_ERRORS, RuntimeError))
 
     def drop_pages(self) -> None:
         """Lets go of the pages of its weights that loading has read; what running needs comes back by itself.
@@ -164,9 +171,9 @@ class Graph:
         """
         drop_file_pages(self.weights)
 
-    def _refuse(self, problem: str) -> None:
+    def _refuse(self, problem: str, source: str) -> None:
         raise ModelError(
-            f"{self.path}: {problem}.", "device.json and the graph describe different models.", REMAKE
+            f"{self.path}: {problem}.", f"{source} and the graph describe different models.", REMAKE
         ) from None
 
 
@@ -225,10 +232,10 @@ def _without_flash() -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path, what: str) -> Iterator[None]:
+def _explained(path: Path, what: str, errors: tuple[type[Exception], ...] = ORT_ERRORS) -> Iterator[None]:
     try:
         yield
-    except ORT_ERRORS as error:
+    except errors as error:
         lines = str(error).strip().splitlines() or ["no reason given"]
         raise ModelError(
             f"{path}: {what}: {lines[0][:300]}", "The graph or its external data is damaged or does not fit.", REMAKE

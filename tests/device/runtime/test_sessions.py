@@ -15,7 +15,7 @@ from stages.device.contract import names
 from stages.device.contract.device_config import read_device_config
 from stages.device.runtime.encoder import ImageEncoder
 from stages.device.runtime.language import load_language
-from stages.device.runtime.sessions import Graph
+from stages.device.runtime.sessions import BINDING, Graph
 
 
 @pytest.fixture
@@ -121,6 +121,27 @@ def test_an_error_while_running_is_ours_to_explain(handmade: Path) -> None:
     graph = Graph(handmade / names.VISION_FILE, threads=1)
     with pytest.raises(ModelError, match=r"vision\.onnx: it stopped while running"):
         graph.run({names.PATCH_EMBEDS: np.zeros((1, 1, 1), np.float32)}, [names.IMAGE_FEATURES])
+
+
+def test_errors_without_a_type_are_ours_to_explain(handmade: Path) -> None:
+    """Those of bound buffers: a name that the graph has not, an input that was not bound, one of another shape."""
+    graph = Graph(handmade / names.VISION_FILE, threads=1)
+    array = np.zeros((1, 1, 1), np.float32)
+    place = "cpu", 0, array.dtype, array.shape, array.ctypes.data
+    with (
+        pytest.raises(ModelError, match=r"vision\.onnx: it does not take what is bound to it: ") as caught,
+        graph.explained(BINDING),
+    ):
+        graph.session.io_binding().bind_input("nothing", *place)
+    assert beats(caught.value)
+    with pytest.raises(ModelError, match=r"vision\.onnx: it stopped while running"):
+        graph.run_bound(graph.session.io_binding())
+    binding = graph.session.io_binding()
+    with graph.explained(BINDING):
+        binding.bind_input(names.PATCH_EMBEDS, *place)
+        binding.bind_output(names.IMAGE_FEATURES, "cpu")
+    with pytest.raises(ModelError, match=r"vision\.onnx: it stopped while running"):
+        graph.run_bound(binding)
 
 
 def test_load_time_is_measured(make_model: Callable[..., Path]) -> None:
