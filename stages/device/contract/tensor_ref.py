@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stages.artifacts.errors import ModelError
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "int32", "int64"]
+_MOST_AXES = 8
 
 
 def bare(file: str) -> str:
@@ -32,15 +33,15 @@ class TensorRef(BaseModel):
 
     Attributes:
         file: a bare name, so that nothing outside the folder is read.
-        offset: bytes before it.
-        shape: its dimensions.
+        offset: bytes before it, a multiple of an item's.
+        shape: its dimensions, at most 8, each at least 1.
         dtype: numpy's name of its type.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, lt=2**63)
     shape: tuple[int, ...]
     dtype: Dtype
 
@@ -52,9 +53,15 @@ class TensorRef(BaseModel):
     @field_validator("shape")
     @classmethod
     def _countable(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if any(size < 0 for size in shape):
-            raise ValueError(f"{list(shape)} is no shape")
+        if len(shape) > _MOST_AXES or any(not 1 <= size < 2**63 for size in shape):
+            raise ValueError(f"{list(shape[: _MOST_AXES + 1])} is no shape")
         return shape
+
+    @model_validator(mode="after")
+    def _aligned(self) -> TensorRef:
+        if self.offset % np.dtype(self.dtype).itemsize:
+            raise ValueError(f"no {self.dtype} begins at byte {self.offset}")
+        return self
 
     @property
     def nbytes(self) -> int:
