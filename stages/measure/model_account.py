@@ -42,5 +42,5 @@ def account_of(folder: Path, spec: DecoderSpec) -> ModelAccount:
         vision_forms=describe_forms([read_graph_file(folder / VISION_FILE)]),
         prefill_forms=describe_forms(layers),
         decoder_forms=describe_forms([decoder]),
-        decoder=work_of(decoder, spec),
+        decoder=work_of(decoder, spec, layout),
     )

@@ -51,6 +51,16 @@ def test_int4_is_half_a_byte_and_a_scale_a_block(tmp_path: Path, block: int, pol
     assert work.kv_bytes == 2 * 2 * KV * 1
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_compact_prefill_reads_keys_and_values_of_the_last_layer(layers: int, tmp_path: Path) -> None:
+    """40 positions: 39 through the layers and the last one's keys and values, one through the whole decoder."""
+    folder = write(tmp_path / "m", layers)
+    spec = read_device_config(folder).decoder
+    by_hand = 39 * ((layers - 1) * LAYER + 2 * H * KV) + layers * LAYER + V * H
+    assert (folder / "prefill.json").is_file()
+    assert decoder_work(folder, spec).operations(40) == account_of(folder, spec).decoder.operations(40) == 2 * by_hand
+
+
 def test_forms_are_told_by_policy(tmp_path: Path) -> None:
     seen = {}
     for policy in ("paper", "mix", "int8", "float"):
