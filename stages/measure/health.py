@@ -51,7 +51,13 @@ def _instructions() -> Finding:
     fast = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"} & flags
     if fast:
         return Finding("instruction sets", " ".join(known))
-    advice = "No 8-bit dot products (VNNI, AMX, DOTPROD): INT8 and INT4 run at a fraction of their speed."
+    advice = "No 8-bit dot products (DOTPROD): INT8 and INT4 run at a fraction of their speed."
+    if flags & set(_X86):
+        # As far as we know: onnxruntime multiplies with VPMADDUBSW there, which adds pairs in 16 bits.
+        advice = (
+            "No VNNI or AMX: INT8 products (a8, a16, compact prefill) are slower here, and as far as we know sums may "
+            "saturate; check accuracy with: bluelm bench eval"
+        )
     return Finding("instruction sets", " ".join(known) or "none of those that matter", "slow", advice)
 
 
