@@ -87,6 +87,8 @@ class EmbeddingSpec(_Strict):
             return self
         if self.scales is None or self.block is None or self.values.dtype != "uint8" or self.scales.dtype != "float32":
             raise ValueError(f"an {self.form} table has uint8 values, float32 scales and a block")
+        if self.form == "int4" and self.block % 2:
+            raise ValueError(f"a block of {self.block} INT4 values does not fill whole bytes")
         width = self.block if self.form == "int8" else self.block // 2
         if len(self.scales.shape) != 2 or shape != (self.scales.shape[0], self.scales.shape[1] * width):
             raise ValueError(f"values {list(shape)} and scales {list(self.scales.shape)} do not fit a block")

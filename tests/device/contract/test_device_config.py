@@ -73,6 +73,10 @@ def test_what_is_written_is_read(form: str, tmp_path: Path) -> None:
         ({"form": "float16"}, "a float16 table has float16 values"),
         ({"values": ref((400,), "float32")}, "not rows of a table"),
         ({"form": "int4", "values": ref((10, 33), "uint8"), "scales": ref((10, 2), "float32"), "block": 32}, "not fit"),
+        (
+            {"form": "int4", "values": ref((10, 16), "uint8"), "scales": ref((10, 1), "float32"), "block": 33},
+            "a block of 33 INT4 values does not fill whole bytes",
+        ),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(change: dict[str, Any], message: str) -> None:
