@@ -190,6 +190,7 @@ def run(
 def _measure(
     config: BenchConfig, source: Artifact | None, image: Path | None, keep: Path | None
 ) -> Generator[Event[Any], None, tuple[tuple[Record, ...], BenchSummary]]:
+    from stages.device.runtime.memory import peak_rss_mb
     from stages.measure.ceilings import ceiling_process, summarise_ceilings
     from stages.measure.machine import busy_share, usable_cores
     from stages.measure.summary import summarise
@@ -211,13 +212,31 @@ def _measure(
             )
         cache = _cache(config, source, keep, stack)
         found: list[Measured] = []
+        peaks: list[tuple[str, float]] = []
         for group in [models] if together else [[model] for model in models]:
             found.append((yield from _run(config, group, image, ceilings, cache)))
+            peaks.append((found[-1].peak_stage, peak_rss_mb()))
         records = tuple(record for measured in found for record in measured.records)
         moments = [moment for measured in found for moment in measured.ceilings]
         settings = config.model_dump(mode="json")
         tops = summarise_ceilings(moments) if moments else None
-        return records, summarise(models[0].config.name, records, settings, found[-1].peak_stage, tops)
+        return records, summarise(models[0].config.name, records, settings, stage_of_peak(peaks), tops)
+
+
+def stage_of_peak(groups: Sequence[tuple[str, float]]) -> str:
+    """At which stage memory peaked when models ran one after the other.
+
+    Args:
+        groups: at least one; the stage that each saw the peak at, and the process's peak after it. That is never reset,
+            so a group that does not raise it knows nothing of it.
+    """
+    from stages.measure.device_bench import SAME_PEAK
+
+    stage, reached = groups[0]
+    for later, peak in groups[1:]:
+        if reached < (1 - SAME_PEAK) * peak:
+            stage, reached = later, peak
+    return stage
 
 
 def _cache(config: BenchConfig, source: Artifact | None, keep: Path | None, stack: ExitStack) -> SessionCache | None:

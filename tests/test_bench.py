@@ -185,6 +185,11 @@ def test_the_prompt_is_bounded_by_the_context(exported: Path) -> None:
     assert {row["n_prompt"] for row in finished.result.rows if row["test"] == "prefill"} == {2045}
 
 
+def test_a_smaller_model_does_not_claim_the_peak_of_the_one_before() -> None:
+    assert bench.stage_of_peak([("encode", 900.0), ("load", 905.0)]) == "encode"
+    assert bench.stage_of_peak([("encode", 900.0), ("text", 1200.0), ("load", 1201.0)]) == "text"
+
+
 def test_a_picture_is_measured_in_its_own_tiling(exported: Path, corpus: Path) -> None:
     plan = bench.plan(BenchConfig(**QUICK), exported, corpus / "images/2.png")
     summary = result_of(bench.run(BenchConfig(**QUICK), exported, corpus / "images/2.png"))
