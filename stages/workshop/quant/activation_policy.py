@@ -7,16 +7,14 @@ rounding was measured to do to them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from stages.artifacts.errors import BluelmError, RecipeError
-from stages.artifacts.recipes import RecipeModel
 from stages.device.contract.activations import Activations
-from stages.workshop.quant.policy import compiled
+from stages.workshop.quant.policy import ModuleRule
 
 # Where no rule says anything: what costs least.
 DEFAULT: Activations = "int8"
@@ -24,39 +22,23 @@ DEFAULT: Activations = "int8"
 ActivationChoice = Literal["policy", "float", "int8", "int16"]
 
 
-class ActivationRule(RecipeModel):
+class ActivationRule(ModuleRule):
     """One line of the policy.
 
     Attributes:
-        modules: a glob over full module names (`*` also matches dots), or `re:` and a regular expression that must
-            match the whole name.
         activations: int8 or int16 per token, or float.
         int16_above: with int8: INT16 where the relative error of rounding this Linear's inputs to INT8, the mean over
             calibration tokens of ‖x − a8(x)‖ / ‖x‖, is above this.
     """
 
-    modules: str = Field(min_length=1)
     activations: Activations
     int16_above: float | None = Field(default=None, ge=0)
-
-    @field_validator("modules")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            compiled(pattern)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return pattern
 
     @model_validator(mode="after")
     def _bound_only_for_int8(self) -> ActivationRule:
         if self.int16_above is not None and self.activations != "int8":
             raise ValueError(f"int16_above belongs to int8; {self.activations} stays what it is")
         return self
-
-    def matches(self, name: str) -> bool:
-        """Whether a module's full name falls under this rule."""
-        return compiled(self.modules).fullmatch(name) is not None
 
 
 def rule_of(rules: Sequence[ActivationRule], name: str) -> ActivationRule | None:

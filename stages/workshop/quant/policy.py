@@ -45,19 +45,15 @@ class Scheme(RecipeModel):
 FLOAT = Scheme(weights="float")
 
 
-class Rule(RecipeModel):
-    """One line of a policy.
+class ModuleRule(RecipeModel):
+    """A line that says something of modules.
 
     Attributes:
         modules: a glob over full module names (`*` also matches dots), or `re:` and a regular expression that must
             match the whole name.
-        weights: int4 (symmetric, in groups along the input columns), int8 (symmetric, per output row) or float.
-        group_size: columns per group; only for int4.
     """
 
     modules: str = Field(min_length=1)
-    weights: Weights
-    group_size: Annotated[int, Field(ge=2)] | None = None
 
     @field_validator("modules")
     @classmethod
@@ -67,6 +63,22 @@ class Rule(RecipeModel):
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return pattern
+
+    def matches(self, name: str) -> bool:
+        """Whether a module's full name falls under this rule."""
+        return compiled(self.modules).fullmatch(name) is not None
+
+
+class Rule(ModuleRule):
+    """One line of a policy of weights.
+
+    Attributes:
+        weights: int4 (symmetric, in groups along the input columns), int8 (symmetric, per output row) or float.
+        group_size: columns per group; only for int4.
+    """
+
+    weights: Weights
+    group_size: Annotated[int, Field(ge=2)] | None = None
 
     @model_validator(mode="after")
     def _group_only_for_int4(self) -> Rule:
@@ -78,10 +90,6 @@ class Rule(RecipeModel):
     def scheme(self) -> Scheme:
         """The scheme this rule gives."""
         return Scheme(weights=self.weights, group_size=(self.group_size or 32) if self.weights == "int4" else None)
-
-    def matches(self, name: str) -> bool:
-        """Whether a module's full name falls under this rule."""
-        return compiled(self.modules).fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
