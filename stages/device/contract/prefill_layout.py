@@ -18,7 +18,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from stages.artifacts.errors import ModelError
-from stages.device.contract.tensor_ref import TensorRef, bare
+from stages.device.contract.tensor_ref import Dtype, TensorRef, bare
 
 PREFILL_FILE = "prefill.json"
 PREFILL_DATA_FILE = "prefill.data"
@@ -31,6 +31,7 @@ PRESENT_KEY, PRESENT_VALUE = "present_key", "present_value"
 SEQLENS_K = "seqlens_k"
 TOTAL_LENGTH = "total_sequence_length"
 PAST_LENGTH = "past_length"
+RUNTIME_INPUTS = frozenset({HIDDEN_STATES, PAST_KEY, PAST_VALUE, SEQLENS_K, TOTAL_LENGTH, PAST_LENGTH})
 INPUT_NORM = "input_layernorm.weight"
 ATTENTION_NORM = "post_attention_layernorm.weight"
 
@@ -99,6 +100,28 @@ class PrefillLayer(_Strict):
     @classmethod
     def _stays_inside(cls, file: str) -> str:
         return bare(file)
+
+    @model_validator(mode="after")
+    def _apart(self) -> PrefillLayer:
+        for name in self.norms:
+            if name in RUNTIME_INPUTS or name in self._of_linears:
+                raise ValueError(f"{name} is no name for a norm")
+        return self
+
+    @property
+    def tensors(self) -> dict[str, tuple[Dtype, tuple[int, ...]]]:
+        """Type and shape of each tensor that its graph takes, by the input's name."""
+        return self._of_linears | {name: (ref.dtype, ref.shape) for name, ref in self.norms.items()}
+
+    @property
+    def _of_linears(self) -> dict[str, tuple[Dtype, tuple[int, ...]]]:
+        found: dict[str, tuple[Dtype, tuple[int, ...]]] = {}
+        for name, linear in self.linears.items():
+            found[f"{name}.weight"] = "int8", (linear.columns, linear.rows)
+            found[f"{name}.scales"] = "float32", (linear.rows,)
+            if linear.bias is not None:
+                found[f"{name}.bias"] = "float32", (linear.rows,)
+        return found
 
     @property
     def refs(self) -> tuple[TensorRef, ...]:

@@ -15,23 +15,26 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.artifacts.errors import ModelError
 from stages.device.contract import int8_kv, prefill_layout
 from stages.device.contract.device_config import DecoderSpec
 from stages.device.contract.kv_scales import KvScales, read_kv_scales
 from stages.device.contract.prefill_layout import PrefillLayer, PrefillLayout, PrefillLinear, read_prefill_layout
-from stages.device.contract.tensor_ref import MappedFile, TensorRef, map_files
+from stages.device.contract.tensor_ref import Dtype, MappedFile, TensorRef, map_files
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.expansion import Expander
-from stages.device.runtime.sessions import BINDING, Graph, available_threads
+from stages.device.runtime.sessions import BINDING, REMAKE, Graph, Port, available_threads
 
 # Fewer positions do not earn back what expanding the weights takes.
 SHORTEST = 128
 Floats = NDArray[np.float32]
+# numpy's names of types and onnxruntime's.
+_TYPES = {dtype: f"tensor({dtype})" for dtype in get_args(Dtype)} | {"float32": "tensor(float)"}
 
 
 class CompactPrefill:
@@ -56,6 +59,9 @@ class CompactPrefill:
         names = sorted({layer.graph for layer in layout.layers})
         # Between two layers the cores belong to the expansion of weights.
         self._graphs = {name: Graph(folder / name, threads, rests=True, arena=True) for name in names}
+        for index, layer in enumerate(layout.layers):
+            last = index == len(layout.layers) - 1
+            _check(self._graphs[layer.graph], layer, spec, last=last)
         self._files = map_files(folder, [ref for layer in layout.layers for ref in layer.refs])
         for layer in layout.layers:
             for ref in layer.refs:
@@ -101,6 +107,35 @@ def load_prefill(folder: Path, spec: DecoderSpec, threads: int | None = None) ->
     """
     layout = read_prefill_layout(folder, spec.num_layers)
     return None if layout is None else CompactPrefill(folder, layout, spec, threads)
+
+
+def _check(graph: Graph, layer: PrefillLayer, spec: DecoderSpec, *, last: bool) -> None:
+    """Holds a layer's graph against what it is given and what is taken from it.
+
+    Raises:
+        ModelError: they differ.
+    """
+    hidden = Port("tensor(float)", (1, None, spec.hidden_size))
+    cache = Port("tensor(float)", (1, spec.num_key_value_heads, None, spec.head_dim))
+    inputs = {name: Port(_TYPES[dtype], shape) for name, (dtype, shape) in layer.tensors.items()}
+    inputs[prefill_layout.HIDDEN_STATES] = hidden
+    if prefill_layout.PAST_LENGTH in graph.inputs:  # only where rotary is outside of attention
+        inputs[prefill_layout.PAST_LENGTH] = Port("tensor(int64)", (1,))
+    outputs = {prefill_layout.PRESENT_KEY: cache, prefill_layout.PRESENT_VALUE: cache}
+    if not last:
+        inputs |= {prefill_layout.PAST_KEY: cache, prefill_layout.PAST_VALUE: cache}
+        inputs |= {
+            prefill_layout.SEQLENS_K: Port("tensor(int32)", (1,)),
+            prefill_layout.TOTAL_LENGTH: Port("tensor(int32)", ()),
+        }
+        outputs[prefill_layout.OUTPUT_STATES] = hidden
+    graph.check(inputs, outputs, prefill_layout.PREFILL_FILE)
+    if last and prefill_layout.OUTPUT_STATES in graph.outputs:
+        raise ModelError(
+            f"{graph.path}: the last layer has the output {prefill_layout.OUTPUT_STATES}.",
+            f"{prefill_layout.PREFILL_FILE} gives it another layer's graph: the last one ends at its keys and values.",
+            REMAKE,
+        )
 
 
 class _LayerWeights:
