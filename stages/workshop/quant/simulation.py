@@ -2,8 +2,10 @@
 
 What a Linear's inputs are rounded to depends on its weight's form and on the call. INT8 channels: per token. INT4
 blocks: per block where MatMulNBits multiplies (decoding), per token in prefill, which expands blocks to INT8, where
-their scales allow that. The head, which sees one position: per block, whatever its weight. In one thing a prompt
-differs from the device's: there its last position goes through the decoding graph.
+the whole model allows that (`expandable`). The head, which sees one position: per block, whatever its weight. In three
+things prompts differ from the device's: there the last position goes through the decoding graph; so does a whole prompt
+of at most 128 new tokens (SHORTEST of device/runtime/prefill.py); and in compact prefill a layer's attention sees new
+keys and values as they were before the cache rounds them.
 """
 
 from __future__ import annotations
@@ -28,13 +30,14 @@ from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.quant import quantization_config
 from stages.workshop.quant.activation_policy import ActivationChoice
 from stages.workshop.quant.conversion import CONFIG_FILE, GENERATION_FILE, read_config
+from stages.workshop.quant.expandable import reads_compactly
 from stages.workshop.quant.input_rounding import InputRounding, attach
 from stages.workshop.quant.int8_attention import Int8Attention
 from stages.workshop.quant.kv_cache import Int8KVCache, check_layers
 from stages.workshop.quant.packed import dequantize
 from stages.workshop.quant.quantized_folder import QuantizedFolder
 
-TOWER, LAYERS = "vision_tower.encoder.layers.", "language_model.model.layers."
+TOWER = "vision_tower.encoder.layers."
 EMBEDDING, HEAD = "language_model.model.embed_tokens", "language_model.lm_head"
 
 
@@ -130,7 +133,7 @@ def device_arithmetic(
         choice: one precision for all instead of what the folder records.
         compact: prompts go through compact prefill; False is the decoder graph alone.
     """
-    roundings, compact = {}, compact and _expands(source)
+    roundings, compact = {}, compact and reads_compactly(source, choice)
     for name in (*source.packed_modules(), *source.own.at_export):
         precision = source.own.activations_of(name) if choice == "policy" else choice
         if precision != "float" and name != EMBEDDING:
@@ -149,16 +152,6 @@ def _int8_attentions(roundings: Mapping[str, InputRounding]) -> Iterator[str]:
         module, _, part = name.rpartition(".")
         if name.startswith(TOWER) and part == "q_proj" and {f"{module}.k_proj", f"{module}.v_proj"} <= a8:
             yield module
-
-
-def _expands(source: QuantizedFolder) -> bool:
-    """Whether prompts can go through compact prefill: every layer's Linears are INT8, or INT4 on a grid."""
-    floats = (
-        name
-        for name, info in source.tensors.infos.items()
-        if name.startswith(LAYERS) and name.endswith(".weight") and len(info.shape) == 2
-    )
-    return source.own.scales == "two-level" and next(floats, None) is None
 
 
 def _new_cache(scales: KvScales | None) -> Cache:
