@@ -6,10 +6,14 @@ import math
 from typing import TYPE_CHECKING
 
 from stages.device.contract import int8_channels, names
+from stages.device.contract.prefill_layout import PREFILL_DATA_FILE
 from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD, CheckpointWeights
+from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.graphs import GraphOptions, model_shape
+from stages.workshop.quant.expandable import LAYERS, reads_compactly
 from stages.workshop.quant.packed import PACKED, SUFFIXES
 from stages.workshop.quant.policy import Scheme
+from stages.workshop.quant.quantized_folder import QuantizedFolder
 
 if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
@@ -45,7 +49,36 @@ def file_sizes(weights: CheckpointWeights, config: BlueLMVConfig, options: Graph
             del sizes[names.EMBEDDING_FILE]
     decoder = model_shape(config, options.max_context).decoder
     sizes[names.DECODER_FILE] += options.max_context * decoder.head_dim * FLOAT_BYTES
-    return {f"{graph}.data": size for graph, size in sizes.items()}
+    files = {f"{graph}.data": size for graph, size in sizes.items()}
+    if weights.quantized and reads_compactly(QuantizedFolder(weights.folder), options.activations):
+        files[PREFILL_DATA_FILE] = _prefill_bytes(weights, decoder)
+    return files
+
+
+def _prefill_bytes(weights: CheckpointWeights, shape: DecoderShape) -> int:
+    """prefill.data: norms, and of each Linear the channel scales, the steps of INT4, the bias.
+
+    The last layer's keys and values are there again where they were cut from one product with the queries; of an INT8
+    weight with its values.
+    """
+    total = (2 * shape.layers - 1) * shape.hidden * FLOAT_BYTES
+    parts = {
+        "self_attn.q_proj": (shape.query_rows, shape.hidden, shape.qkv_bias),
+        "self_attn.k_proj": (shape.kv_rows, shape.hidden, shape.qkv_bias),
+        "self_attn.v_proj": (shape.kv_rows, shape.hidden, shape.qkv_bias),
+        "self_attn.o_proj": (shape.hidden, shape.query_rows, shape.out_bias),
+        "mlp.gate_proj": (shape.mlp, shape.hidden, shape.mlp_bias),
+        "mlp.up_proj": (shape.mlp, shape.hidden, shape.mlp_bias),
+        "mlp.down_proj": (shape.hidden, shape.mlp, shape.mlp_bias),
+    }
+    for layer in range(shape.layers):
+        for part, (rows, columns, bias) in parts.items():
+            scheme = weights.scheme(f"{LAYERS}{layer}.{part}")
+            own = rows * (FLOAT_BYTES * (1 + bias) + (columns // scheme.group_size if scheme.group_size else 0))
+            total += own
+            if layer == shape.layers - 1 and shape.rotary_in_attention and part.endswith(("k_proj", "v_proj")):
+                total += own + (0 if scheme.group_size else rows * columns)
+    return total
 
 
 def _graph_of(name: str) -> str:
