@@ -20,12 +20,14 @@ from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
 from stages.artifacts.manifest import Manifest, parent_of
 from stages.artifacts.recipes import RecipeModel
-from stages.device.contract.device_config import DevicePlan
+from stages.device.contract.device_config import DecoderSpec, DevicePlan
 from stages.device.contract.kv_scales import KvScales
 
 if TYPE_CHECKING:
     from stages.workshop.graph.checkpoint_weights import CheckpointWeights
     from stages.workshop.graph.graphs import GraphOptions
+    from stages.workshop.graph.linear import Floats
+    from stages.workshop.graph.verify import ReadPrompt
     from stages.workshop.model.configuration import BlueLMVConfig
 
 DEFAULT_CONTEXT = 4096
@@ -46,8 +48,9 @@ class ExportConfig(RecipeModel):
         activations: what the inputs of quantized products are rounded to: policy, as the folder records (INT8 where it
             records nothing); or float, int8, int16 for all.
         embedding: how the embedding table is stored: as the folder says, or float16, INT8 or INT4.
-        verify: run every graph and compare it with torch.
-        tolerance: relative difference beyond which the export fails (float32 products of the same weights).
+        verify: run every graph, and compact prefill over a short prompt, and compare with torch.
+        tolerance: relative difference beyond which the export fails (float32 products of the same weights; prefill,
+            which has only INT8 ones, may be off by what rounding costs as well).
     """
 
     name: str | None = Field(default=None, min_length=1)
@@ -159,6 +162,31 @@ def open_graph(path: Path) -> Any:
     return lambda feeds: dict(zip(outputs, session.run(outputs, dict(feeds)), strict=True))
 
 
+def read_prompt_of(folder: Path, decoder: DecoderSpec) -> ReadPrompt | None:
+    """What runs an export's compact prefill for `verify_graphs`; None where it has none.
+
+    Into a float cache: in an INT8 one, a number that is rounded the other way is off by a whole step.
+    """
+    import numpy as np
+
+    from stages.device.runtime.cache import KVCache
+    from stages.device.runtime.prefill import load_prefill
+
+    spec = decoder.model_copy(update={"kv_dtype": "float32"})
+    prefill = load_prefill(folder, spec)
+    if prefill is None:
+        return None
+
+    def read(embeds: Floats) -> Floats:
+        """[L, H] → [layers, 2, kv_heads, L, D], in two chunks."""
+        cache, length = KVCache(spec, len(embeds)), len(embeds)
+        prefill.read(embeds, cache, 0, max(1, length // 2))
+        pairs = [(cache.keys(layer)[0], cache.values(layer)[0]) for layer in range(spec.num_layers)]
+        return np.stack([np.stack(pair) for pair in pairs])[:, :, :, :length]
+
+    return read
+
+
 def _prepare(config: ExportConfig, checkpoint: Path) -> _Prepared:
     """Opens the folder and settles all that the configuration leaves open."""
     from stages.workshop.graph.checkpoint_settings import read_imaging, read_model_config, read_prompt
@@ -228,7 +256,8 @@ def _verify(
     )
     checks, problems = [], []
     twins = ExactTwins(prepared.weights, prepared.model, prepared.options)
-    for check in verify_graphs(folder, prepared.device, reference, twins, open_graph):
+    read_prompt = read_prompt_of(folder, prepared.device.decoder)
+    for check in verify_graphs(folder, prepared.device, reference, twins, open_graph, read_prompt):
         checks.append(check.as_dict())
         simulated = "" if check.simulated is None else f", {check.simulated:.1e} from torch rounding them too"
         cost = f"; {check.arithmetic:.1e} as it rounds inputs{simulated}" if check.approximate else ""

@@ -163,7 +163,7 @@ def test_the_same_folder_gives_the_same_bytes(quantized_source: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("folder", ["source", "quantized_source"])
-@pytest.mark.parametrize("embedding", ["stored", "float16", "int4"])
+@pytest.mark.parametrize("embedding", ["stored", "float16", "int8", "int4"])
 def test_a_dry_run_tells_the_sizes_and_writes_nothing(
     folder: str, embedding: str, request: pytest.FixtureRequest, tmp_path: Path, bluelm: Any
 ) -> None:
@@ -175,6 +175,11 @@ def test_a_dry_run_tells_the_sizes_and_writes_nothing(
     result = result_of(run(ExportConfig(embedding=embedding, verify=False), model, tmp_path / "onnx"))  # type: ignore[arg-type]
     for name, size in planned.json()["files"].items():
         assert size == pytest.approx(result.files[name], rel=0.02), name
+    written = {name for name in result.files if name.endswith(".data")}
+    assert set(planned.json()["files"]) == written
+    assert ("prefill.data" in written) == (folder == "quantized_source")
+    # The head is INT8, and a table in the same form is not written again.
+    assert ("embedding.onnx.data" in written) == (folder == "source" or embedding != "int8")
     # Where the embedding table lies is known only when it is written.
     assert planned.json()["device"] == read_device_config(result.out).model_dump(mode="json", exclude={"embedding"})
 

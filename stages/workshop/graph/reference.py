@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.checkpoint_weights import EMBEDDING, HEAD, CheckpointWeights
@@ -45,8 +45,16 @@ class Reference(Protocol):
         """[1, L, H] → [L, V], every position."""
         ...
 
-    def rounded(self) -> AbstractContextManager[bool]:
-        """What the graphs round is rounded here too while the block lasts; False where they round nothing."""
+    def keys_values(self, embeds: Floats) -> Floats:
+        """[1, L, H] → [layers, 2, kv_heads, L, D], float, as if the cache were."""
+        ...
+
+    def rounded(self, *, compact: bool = False) -> AbstractContextManager[bool]:
+        """What the graphs round is rounded here too while the block lasts; False where they round nothing.
+
+        Args:
+            compact: as compact prefill rounds it, not as decoder.onnx does.
+        """
         ...
 
 
@@ -58,16 +66,19 @@ class TorchReference:
         model: BlueLMVForConditionalGeneration,
         kv_scales: KvScales | None = None,
         arithmetic: DeviceArithmetic | None = None,
+        compact: DeviceArithmetic | None = None,
     ) -> None:
         self.model = model.eval()
         self.kv_scales = kv_scales
         self.arithmetic = arithmetic or DeviceArithmetic()
+        self.compact = compact or DeviceArithmetic()
 
     @contextmanager
-    def rounded(self) -> Iterator[bool]:
+    def rounded(self, *, compact: bool = False) -> Iterator[bool]:
         """See `Reference`."""
-        with self.arithmetic.on(self.model):
-            yield bool(self.arithmetic)
+        arithmetic = self.compact if compact else self.arithmetic
+        with arithmetic.on(self.model):
+            yield bool(arithmetic)
 
     def patch_embeds(self, pixels: Floats) -> Floats:
         """See `Reference`."""
@@ -87,7 +98,16 @@ class TorchReference:
 
     def logits(self, embeds: Floats) -> Floats:
         """See `Reference`."""
-        cache = DynamicCache() if self.kv_scales is None else Int8KVCache(self.kv_scales)
+        return self._read(embeds, DynamicCache() if self.kv_scales is None else Int8KVCache(self.kv_scales))
+
+    def keys_values(self, embeds: Floats) -> Floats:
+        """See `Reference`."""
+        cache = DynamicCache()
+        self._read(embeds, cache)
+        return np.stack([np.stack([layer.keys[0].numpy(), layer.values[0].numpy()]) for layer in cache.layers])
+
+    def _read(self, embeds: Floats, cache: Cache) -> Floats:
+        """Logits [L, V] of a prompt [1, L, H]; fills the cache."""
         with torch.no_grad():
             output = self.model.language_model(
                 inputs_embeds=torch.from_numpy(embeds), past_key_values=cache, use_cache=True
@@ -118,5 +138,8 @@ def checkpoint_reference(
         # A new parameter each: a tied head may be rounded otherwise than the embedding.
         weight = torch.from_numpy(linear.dequantized().copy())
         model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
-    arithmetic = device_arithmetic(QuantizedFolder(folder), choice, compact=False) if weights.quantized else None
-    return TorchReference(model, kv_scales, arithmetic)
+    if not weights.quantized:
+        return TorchReference(model, kv_scales)
+    source = QuantizedFolder(folder)
+    plain, compact = (device_arithmetic(source, choice, compact=compact) for compact in (False, True))
+    return TorchReference(model, kv_scales, plain, compact)

@@ -4,6 +4,9 @@ Three questions are kept apart. Is the graph right? Its twin with float32 produc
 to rounding error. What does rounding activations cost? The graph as it is, against the same reference. Is that what
 was meant? The graph as it is, against the reference with its inputs rounded too; over many layers the two part slowly,
 since a sum in another order may round an input the other way.
+
+Compact prefill has no twin with float32 products: the keys and values it leaves are held against the reference that
+rounds too, and may part from it by no more than about what rounding itself costs.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from stages.artifacts.errors import BluelmError, ModelError
 from stages.device.contract import names
 from stages.device.contract.device_config import DevicePlan
+from stages.device.contract.prefill_layout import PREFILL_FILE
 from stages.workshop.graph.linear import Floats
 from stages.workshop.graph.reference import Reference
 from stages.workshop.graph.twin import ExactTwins
@@ -26,11 +30,17 @@ from stages.workshop.graph.twin import ExactTwins
 Arrays = Mapping[str, NDArray[Any]]
 # Opens a graph file and returns what runs it: inputs by name to outputs by name. The caller's onnxruntime.
 OpenGraph = Callable[[Path], Callable[[Arrays], dict[str, NDArray[Any]]]]
+# Reads a prompt [L, H] by compact prefill: keys and values of all layers, float32 [layers, 2, kv_heads, L, D], before
+# an INT8 cache rounds them.
+ReadPrompt = Callable[[Floats], Floats]
 
 TILES = 2
 # Text around one tile's image tokens; short enough for the tiniest context.
 TEXT_TOKENS = 12
 STEPS = 2
+KEYS_VALUES = "keys and values"
+# Two errors of rounding that have nothing left in common are √2 of one apart.
+ROUNDING_SHARE = 1.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,8 @@ class GraphCheck:
         relative: norm of the difference by norm of the reference, exact arithmetic.
         arithmetic: the same for the graph as exported, with the activations it rounds.
         simulated: the same for the graph as exported against a reference that rounds them too; None where neither does.
+        rounding: of compact prefill, which has no exact arithmetic: how far that reference is from the float one; its
+            `max_abs` and `relative` are those from the reference that rounds.
     """
 
     graph: str
@@ -52,6 +64,7 @@ class GraphCheck:
     relative: float
     arithmetic: float
     simulated: float | None = None
+    rounding: float = 0.0
 
     @property
     def approximate(self) -> bool:
@@ -75,10 +88,19 @@ class _Case:
 
 
 def verify_graphs(
-    folder: Path, device: DevicePlan, reference: Reference, twins: ExactTwins, open_graph: OpenGraph
+    folder: Path,
+    device: DevicePlan,
+    reference: Reference,
+    twins: ExactTwins,
+    open_graph: OpenGraph,
+    read_prompt: ReadPrompt | None = None,
 ) -> Iterator[GraphCheck]:
-    """Runs every graph of a folder and its exact twin against a reference; one check per output."""
-    for case in _cases(device, reference):
+    """Runs every graph of a folder and its exact twin against a reference; one check per output.
+
+    Compact prefill is checked where `read_prompt` runs it.
+    """
+    inputs = _inputs(device, reference)
+    for case in _cases(device, reference, inputs):
         outputs = case.run(open_graph(folder / case.graph))
         with twins.beside(folder / case.graph) as twin:
             exact = outputs if twin is None else case.run(open_graph(twin))
@@ -94,9 +116,13 @@ def verify_graphs(
                 simulated=relative_error(outputs[name], simulated[name]) if name in simulated else None,
             )
 
+    if read_prompt is not None:
+        yield _check_prefill(reference, inputs.prompt, read_prompt)
+
 
 def beyond(check: GraphCheck, tolerance: float) -> BluelmError | None:
     """The error of a graph that is not what torch computes; None where it is."""
+    tolerance += ROUNDING_SHARE * check.rounding
     if check.relative <= tolerance:
         return None
     return ModelError(
@@ -106,25 +132,67 @@ def beyond(check: GraphCheck, tolerance: float) -> BluelmError | None:
     )
 
 
-def _cases(device: DevicePlan, reference: Reference) -> Iterator[_Case]:
+@dataclass(frozen=True)
+class _Inputs:
+    """What the graphs are run on."""
+
+    pixels: Floats  # [T, 3, S, S]
+    patches: Floats  # [T, P, C]
+    ids: NDArray[np.int64]  # [1, L]
+    text: Floats  # [1, L, H]
+    prompt: Floats  # [1, K + L, H], at most the context
+
+
+def _inputs(device: DevicePlan, reference: Reference) -> _Inputs:
     rng = np.random.default_rng(0)
     vision = device.vision
     tiles, side = vision.max_batch or TILES, vision.tile_size
     pixels = rng.uniform(-1, 1, (tiles, 3, side, side)).astype(np.float32)
-    patches = reference.patch_embeds(pixels)  # [T, P, C]
-    yield _single(names.PATCH_EMBED_FILE, {names.PIXEL_VALUES: pixels}, lambda: {names.PATCH_EMBEDS: patches})
+    patches = reference.patch_embeds(pixels)
     features, _ = reference.vision(patches)
+    ids = rng.integers(0, device.decoder.vocab_size, (1, TEXT_TOKENS))
+    text = reference.embeddings(ids)
+    half = TEXT_TOKENS // 2
+    prompt = np.concatenate([text[:, :half], features[:1], text[:, half:]], axis=1)
+    return _Inputs(pixels, patches, ids, text, prompt[:, -device.decoder.max_context :])
+
+
+def _cases(device: DevicePlan, reference: Reference, inputs: _Inputs) -> Iterator[_Case]:
+    pixels, patches, ids, text = inputs.pixels, inputs.patches, inputs.ids, inputs.text
+    yield _single(names.PATCH_EMBED_FILE, {names.PIXEL_VALUES: pixels}, lambda: {names.PATCH_EMBEDS: patches})
 
     def expect() -> dict[str, Floats]:
         return dict(zip((names.IMAGE_FEATURES, names.VIT_FEATURES), reference.vision(patches), strict=True))
 
     yield _single(names.VISION_FILE, {names.PATCH_EMBEDS: patches}, expect)
-    ids = rng.integers(0, device.decoder.vocab_size, (1, TEXT_TOKENS))  # [1, L]
-    text = reference.embeddings(ids)  # [1, L, H]
     yield _single(names.EMBEDDING_FILE, {names.INPUT_IDS: ids}, lambda: {names.INPUTS_EMBEDS: text})
-    half = TEXT_TOKENS // 2
-    prompt = np.concatenate([text[:, :half], features[:1], text[:, half:]], axis=1)  # [1, K + L, H]
-    yield _decoder_case(device, reference, prompt[:, -device.decoder.max_context :])
+    yield _decoder_case(device, reference, inputs.prompt)
+
+
+def _check_prefill(reference: Reference, prompt: Floats, read_prompt: ReadPrompt) -> GraphCheck:
+    """Keys and values, each of each layer for itself; the check tells of those that are furthest off."""
+    found, floats = read_prompt(prompt[0]), reference.keys_values(prompt)
+    with reference.rounded(compact=True):
+        meant = reference.keys_values(prompt)
+    checks = []
+    for one, exact, rounded in zip(*(_tensors(part) for part in (found, floats, meant)), strict=True):
+        checks.append(
+            GraphCheck(
+                PREFILL_FILE,
+                KEYS_VALUES,
+                max_abs=float(np.abs(one - rounded).max()),
+                relative=(error := relative_error(one, rounded)),
+                arithmetic=relative_error(one, exact),
+                simulated=error,
+                rounding=relative_error(rounded, exact),
+            )
+        )
+    return max(checks, key=lambda check: check.relative - ROUNDING_SHARE * check.rounding)
+
+
+def _tensors(keys_values: Floats) -> Floats:
+    """[layers, 2, kv_heads, L, D] → [layers · 2, kv_heads, L, D]."""
+    return keys_values.reshape(-1, *keys_values.shape[2:])
 
 
 def _single(graph: str, feeds: Arrays, expect: Callable[[], dict[str, Floats]]) -> _Case:
