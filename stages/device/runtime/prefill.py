@@ -28,7 +28,7 @@ from stages.device.contract.prefill_layout import PrefillLayer, PrefillLayout, P
 from stages.device.contract.tensor_ref import Dtype, MappedFile, TensorRef, map_files
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.expansion import Expander
-from stages.device.runtime.sessions import BINDING, REMAKE, Graph, Port, available_threads
+from stages.device.runtime.sessions import BINDING, REMAKE, Graph, Port, available_threads, check_finite
 
 # Fewer positions do not earn back what expanding the weights takes.
 SHORTEST = 128
@@ -55,13 +55,8 @@ class CompactPrefill:
 
     def __init__(self, folder: Path, layout: PrefillLayout, spec: DecoderSpec, threads: int | None = None) -> None:
         self.layout, self.spec, self.shortest = layout, spec, SHORTEST
-        self._threads = threads or available_threads()
-        names = sorted({layer.graph for layer in layout.layers})
-        # Between two layers the cores belong to the expansion of weights.
-        self._graphs = {name: Graph(folder / name, threads, rests=True, arena=True) for name in names}
-        for index, layer in enumerate(layout.layers):
-            last = index == len(layout.layers) - 1
-            _check(self._graphs[layer.graph], layer, spec, last=last)
+        self._folder, self._threads = folder, threads or available_threads()
+        self._graphs = self._opened()
         self._files = map_files(folder, [ref for layer in layout.layers for ref in layer.refs])
         for layer in layout.layers:
             for ref in layer.refs:
@@ -78,9 +73,20 @@ class CompactPrefill:
             chunk: positions per run of a layer's graph; changes the speed, not the numbers.
 
         Raises:
-            ModelError: a graph stops with an error.
+            ModelError: a graph stops with an error, or computes NaN.
         """
-        hidden = np.array(embeds, np.float32)  # [T, H], overwritten layer by layer
+        self._graphs = self._graphs or self._opened()
+        try:
+            self._read(np.array(embeds, np.float32), cache, past, chunk)
+        except BaseException:  # also an interrupt
+            # Only a graph's last run gives its arena back; what stopped before leaves it to the session's end.
+            self._graphs = {}
+            for file in self._files.values():
+                file.release_all()
+            raise
+
+    def _read(self, hidden: Floats, cache: KVCache, past: int, chunk: int) -> None:
+        """As `read`; hidden [T, H] is overwritten layer by layer."""
         last_use = {layer.graph: index for index, layer in enumerate(self.layout.layers)}
         with ThreadPoolExecutor(self._threads, thread_name_prefix="prefill") as pool:
             weights = _LayerWeights(self._files, Expander(pool, self._threads))
@@ -94,6 +100,20 @@ class CompactPrefill:
                     run(hidden, start, end, last=end == len(hidden) and last_use[layer.graph] == index)
                 keys_values.close(index)
                 weights.release()
+        # NaN stays in the residual; in an INT8 cache it would look like any number.
+        check_finite(hidden, self._graphs[self.layout.layers[0].graph].path)
+
+    def _opened(self) -> dict[str, Graph]:
+        """Every graph by its name, held against the layout."""
+        layers = self.layout.layers
+        # Between two layers the cores belong to the expansion of weights.
+        graphs = {
+            name: Graph(self._folder / name, self._threads, rests=True, arena=True)
+            for name in sorted({layer.graph for layer in layers})
+        }
+        for index, layer in enumerate(layers):
+            _check(graphs[layer.graph], layer, self.spec, last=index == len(layers) - 1)
+        return graphs
 
     def _array(self, ref: TensorRef) -> NDArray[Any]:
         return self._files[ref.file].array(ref)
@@ -214,7 +234,8 @@ class _KeysValues:
 
     def _store(self, floats: Floats, integers: NDArray[np.int8], scale: float) -> None:
         new = slice(self.past, self._total)
-        integers[new] = int8_kv.quantize(floats[new], scale)  # [T, D]
+        with np.errstate(invalid="ignore"):  # NaN is told when the prompt is read, see `_read`
+            integers[new] = int8_kv.quantize(floats[new], scale)  # [T, D]
 
 
 @dataclass(frozen=True)
@@ -287,4 +308,5 @@ class _Run:
         for whole, name in zip(
             self._keys_values.pair, (prefill_layout.PRESENT_KEY, prefill_layout.PRESENT_VALUE), strict=True
         ):
+            check_finite(results[name], self._graph.path)
             whole[:, :, start:end] = results[name]

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from stages.artifacts.errors import ModelError
 from stages.device.contract import activations, int4_blocks, int8_channels, int8_kv, names
 from stages.device.contract.device_config import DecoderSpec
 from stages.device.contract.int4_blocks import Int4Blocks
 from stages.device.contract.kv_scales import KvScales
-from stages.device.contract.prefill_layout import PREFILL_DATA_FILE, PREFILL_FILE
+from stages.device.contract.prefill_layout import PREFILL_DATA_FILE, PREFILL_FILE, read_prefill_layout
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.decoder import Decoder
 from stages.device.runtime.prefill import CompactPrefill, load_prefill
@@ -260,3 +261,53 @@ def test_float_activations_leave_prompts_to_the_decoder(make: Any) -> None:
     precisions = {f"layers.{layer}/attn/qkv_proj": "float" for layer in range(3)}
     tables = rotary_tables(case.model.config, 128)
     assert write_prefill(case.folder, decoder_shape(case.model.config), tables, precisions) is None
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_what_was_interrupted_can_be_read_again(
+    stop: type[BaseException], make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an interrupt in the second layer the graphs, whose arenas nothing gave back, are opened anew."""
+    case = make(kv="int8")
+    compact, cache, run, calls = case.compact(), KVCache(case.spec, 64), Graph.run_bound, []
+
+    def interrupted(graph: Graph, binding: Any, *, last: bool = False) -> None:
+        calls.append(graph)
+        if len(calls) == 5:
+            raise stop
+        run(graph, binding, last=last)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Graph, "run_bound", interrupted)
+        with pytest.raises(stop):
+            compact.read(case.embeds(), cache, 0, 16)
+    assert not compact._graphs
+    compact.read(case.embeds(), cache, 0, 16)
+    assert not set(calls) & set(compact._graphs.values())
+    whole = KVCache(case.spec, 64)
+    case.compact().read(case.embeds(), whole, 0, 16)
+    for layer in range(3):
+        np.testing.assert_array_equal(cache.keys(layer)[:, :, :LENGTH], whole.keys(layer)[:, :, :LENGTH])
+        np.testing.assert_array_equal(cache.values(layer)[:, :, :LENGTH], whole.values(layer)[:, :, :LENGTH])
+
+
+@pytest.mark.parametrize("kv", ["float32", "int8"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_none_are_told(number: float, kv: str, make: Any) -> None:
+    """An INT8 cache cannot hold them: they would end as keys and values like any other."""
+    case = make(kv=kv)
+    embeds = case.embeds()
+    embeds[7, 3] = number
+    with pytest.raises(ModelError, match=r"prefill-\d\.onnx computes numbers that are NaN"):
+        case.compact().read(embeds, KVCache(case.spec, 64), 0, 16)
+
+
+def test_a_key_that_is_none_is_told_in_the_last_layer_too(make: Any) -> None:
+    """Behind its keys and values nothing is computed that would show it."""
+    case = make(kv="int8")
+    ref = read_prefill_layout(case.folder, 3).layers[-1].linears["kv"].channel  # type: ignore[union-attr]
+    with (case.folder / ref.file).open("r+b") as file:
+        file.seek(ref.offset)
+        file.write(np.float32(np.nan).tobytes())
+    with pytest.raises(ModelError, match=r"prefill-1\.onnx computes numbers that are NaN"):
+        case.compact().read(case.embeds(), KVCache(case.spec, 64), 0, 16)
