@@ -195,11 +195,13 @@ def test_chunks_change_nothing(policy: str, kv: str, make: Any) -> None:
     whole = case.cache_after([LENGTH], chunk=128)
     for chunk in (1, 7, 16, 44):
         found = case.cache_after([LENGTH], chunk)
-        # Attention adds in another order; that may move a number over the border of a step, here and there, and what
-        # one token gets every later one sees.
+        # Attention adds in another order where a chunk is one position; that may move a number over the border of a
+        # step, and what one token gets every later one sees. Steps of INT8 are coarse enough to show in up to 6.3 %
+        # of a layer's numbers when every chunk is one position (measured: mix, float32; all else stays below 0.5 %).
+        allowed = 0.1 if chunk == 1 and policy != "a16" else 2e-3
         assert_near(found, whole, 2e-2)
         for one, other in zip(found, whole, strict=True):
-            assert (np.abs(one - other) > 1e-4 * np.abs(other).max()).mean() < 0.1
+            assert (np.abs(one - other) > 1e-4 * np.abs(other).max()).mean() < allowed
 
 
 def test_an_int8_cache_holds_what_the_contract_rounds(make: Any) -> None:
@@ -231,7 +233,10 @@ def test_the_decoder_goes_on_where_compact_prefill_ends(make: Any) -> None:
     np.testing.assert_allclose(both.prefill(embeds, 16), plain.prefill(embeds, 16), rtol=0, atol=2e-3)
     assert both.length == plain.length == LENGTH
     np.testing.assert_allclose(both.step(embeds[:1]), plain.step(embeds[:1]), rtol=0, atol=2e-3)
-    np.testing.assert_array_equal(both.cache.keys(0)[:, :, LENGTH - 1], both.cache.keys(0)[:, :, LENGTH - 1])
+    for layer in range(case.spec.num_layers):
+        for part in (KVCache.keys, KVCache.values):
+            found, expected = (part(decoder.cache, layer)[:, :, : LENGTH + 1] for decoder in (both, plain))
+            np.testing.assert_allclose(found, expected, rtol=0, atol=5e-4)
 
 
 def test_scales_on_no_grid_leave_prompts_to_the_decoder(tmp_path: Path, make: Any) -> None:
