@@ -188,7 +188,7 @@ def test_the_cache_changes_no_answer_and_no_cache_keeps_none(
     tiny_onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BLUELM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("stages.device.runtime.engine.SessionCache", functools.partial(SessionCache, smallest=1))
+    monkeypatch.setattr("stages.device.runtime.session_cache.SessionCache", functools.partial(SessionCache, smallest=1))
     answers = []
     for cache in (False, True, True):
         events = list(chat.run(ChatConfig(max_tokens=3, cache=cache, threads=1), tiny_onnx, "What?"))
