@@ -19,6 +19,7 @@ from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.reading import completed, make_all
 from stages.device.runtime.conversation import Conversation, Turn
+from stages.device.runtime.decoder import DEFAULT_CHUNK
 from stages.device.runtime.encoder import DEFAULT_BATCH
 from stages.device.runtime.engine import Answer, AnswerOptions, Engine, EngineOptions
 from stages.device.runtime.generator import Token
@@ -35,7 +36,7 @@ class ChatConfig(RecipeModel):
         top_k: draw only among this many of the likeliest; 0 for all.
         top_p: draw only among the likeliest that make up this mass.
         seed: of the draws.
-        chunk: positions per prefill run (Fig. 8: 128 is the best).
+        chunk: positions per prefill run (the paper, Fig. 8: 128).
         batch: tiles per batch.
         pipeline: overlap patch embedding with the ViT blocks.
         threads: CPU threads; None takes every core.
@@ -48,7 +49,7 @@ class ChatConfig(RecipeModel):
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    chunk: int = 128
+    chunk: int = DEFAULT_CHUNK
     batch: int = DEFAULT_BATCH
     pipeline: bool = True
     threads: int | None = None

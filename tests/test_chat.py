@@ -190,9 +190,9 @@ def test_the_cache_changes_no_answer_and_no_cache_keeps_none(
     monkeypatch.setenv("BLUELM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("stages.device.runtime.session_cache.SessionCache", functools.partial(SessionCache, smallest=1))
     answers = []
-    for cache in (False, True, True):
-        events = list(chat.run(ChatConfig(max_tokens=3, cache=cache, threads=1), tiny_onnx, "What?"))
-        assert (tmp_path / "cache").exists() is cache
+    for kept in (False, True, True):
+        events = list(chat.run(ChatConfig(max_tokens=3, cache=kept, threads=1), tiny_onnx, "What?"))
+        assert (tmp_path / "cache").exists() is kept
         answers.append(result_of(events).turn.answer.text)
     assert len(set(answers)) == 1
 

@@ -33,7 +33,7 @@ def chat(
         float | None, typer.Option("--top-p", help="Draw among the likeliest that make up this mass (1: all).")
     ] = None,
     seed: Seed = None,
-    chunk: Annotated[int | None, typer.Option("--chunk", help="Prompt tokens per prefill step (128).")] = None,
+    chunk: Annotated[int | None, typer.Option("--chunk", help="Prompt tokens per prefill step (256).")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (1).")] = None,
     features: Annotated[
         Path | None, typer.Option("--features", help="Features that bluelm encode wrote with this model.")

@@ -28,7 +28,8 @@ from stages.device.runtime.memory import trim_heap
 from stages.device.runtime.prefill import CompactPrefill
 from stages.device.runtime.sessions import BINDING, Graph, Port, check_finite
 
-DEFAULT_CHUNK = 128
+# The paper's is 128. On a CPU 256 reads INT16 prompts 5 % faster and INT8 ones alike (recipes/RESULTS.md).
+DEFAULT_CHUNK = 256
 _KV_TYPES = {"float32": "tensor(float)", "int8": "tensor(int8)"}
 
 
