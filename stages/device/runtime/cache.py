@@ -53,8 +53,8 @@ class KVCache:
         """Bytes of the buffer, now or once it is made."""
         return math.prod(self._shape) * _DTYPES[self.spec.kv_dtype].itemsize
 
-    def reserve(self, length: int, keep: int) -> bool:
-        """Makes room for `length` positions, keeping the first `keep`; True where the buffer moved.
+    def reserve(self, length: int, keep: int) -> None:
+        """Makes room for `length` positions, keeping the first `keep`; the buffer may move.
 
         Raises:
             UsageError: more positions than the model can hold.
@@ -62,12 +62,12 @@ class KVCache:
         if length > self.spec.max_context:
             raise overflow(length, self.spec.max_context)
         if length <= self._capacity:
-            return False
+            return
         old, before = self._buffer, self._capacity
         rounded = -(-max(length, 2 * self._capacity) // _STEP) * _STEP
         self._capacity = min(rounded, self.spec.max_context)
         if old is None:
-            return False
+            return
         try:
             new = self._made()
             new[..., :keep, :] = old[..., :keep, :]
@@ -75,7 +75,6 @@ class KVCache:
             self._capacity = before
             raise
         self._buffer = new
-        return True
 
     def bind(self, binding: Any) -> None:
         """Binds every layer to an IO binding: as past (input) and as present (output)."""
