@@ -10,10 +10,11 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.artifacts.digest import digest_file, digest_folder, digest_json
 from stages.artifacts.errors import ArtifactError
+from stages.artifacts.typed_json import read_typed_json
 
 MANIFEST_FILE = "artifact.json"
 RUN_FILE = "run.json"
@@ -93,18 +94,14 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_FILE
     remake = "Make the artifact again with the command that wrote it."
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error.strerror}.", "Without it the folder is not an artifact.", remake
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ArtifactError(
-            f"{path}: {where}: {first['msg']}.", "The folder cannot be trusted to be what it says.", remake
-        ) from error
+    manifest = read_typed_json(
+        path,
+        Manifest,
+        ArtifactError,
+        unreadable="Without it the folder is not an artifact.",
+        broken="The folder cannot be trusted to be what it says.",
+        fix=remake,
+    )
     if manifest.schema_version != SCHEMA_VERSION:
         raise ArtifactError(
             f"{path}: schema version {manifest.schema_version}, this bluelm reads {SCHEMA_VERSION}.",

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import ArtifactError
+from stages.artifacts.typed_json import read_typed_json
 from stages.evaluate.questions import Question
 from stages.evaluate.scores import Answered, Score, score, score_by_task
 
@@ -121,14 +122,14 @@ def read_report(folder: Path) -> EvalReport:
     """
     path = folder / EVAL_FILE
     fix = "Make it again: bluelm bench eval MODEL --data CORPUS --out FOLDER --force"
-    try:
-        report = EvalReport.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.", "It holds the accuracy.", fix) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ArtifactError(f"{path}: {where}: {first['msg']}.", "Its numbers cannot be trusted.", fix) from error
+    report = read_typed_json(
+        path,
+        EvalReport,
+        ArtifactError,
+        unreadable="It holds the accuracy.",
+        broken="Its numbers cannot be trusted.",
+        fix=fix,
+    )
     if report.schema_version != SCHEMA_VERSION:
         raise ArtifactError(
             f"{path}: schema version {report.schema_version}, this bluelm reads {SCHEMA_VERSION}.",

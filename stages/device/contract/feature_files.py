@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from stages.artifacts.errors import ArtifactError
+from stages.artifacts.typed_json import read_typed_json
 from stages.device.imaging.geometry import Grid, Size
 from stages.device.imaging.tiling import Tiling
 
@@ -81,19 +82,8 @@ def read_index(folder: Path) -> FeatureIndex:
     Raises:
         ArtifactError: it is missing or broken.
     """
-    path = folder / INDEX_FILE
-    try:
-        return FeatureIndex.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be read: {error.strerror}.", "It says which features are whose.", _REMAKE
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ArtifactError(
-            f"{path}: {where}: {first['msg']}.", "It says which features are whose.", _REMAKE
-        ) from error
+    why = "It says which features are whose."
+    return read_typed_json(folder / INDEX_FILE, FeatureIndex, ArtifactError, unreadable=why, broken=why, fix=_REMAKE)
 
 
 def write_features(folder: Path, kind: FeatureKind, sha256: str, values: NDArray[Any]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from stages.artifacts.errors import ModelError
+from stages.artifacts.typed_json import read_typed_json
 from stages.device.contract.names import KV_SCALES_FILE
 
 
@@ -86,14 +87,7 @@ def read_kv_scales(folder: Path, layers: int) -> KvScales:
     path = folder / KV_SCALES_FILE
     why = "Without fitting scales the INT8 KV cache would hold wrong numbers."
     fix = "Make them: bluelm quantize CHECKPOINT --data CORPUS --out FOLDER --force (or do without: --kv float32)"
-    try:
-        scales = KvScales.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.", why, fix) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(f"{path}: {where}: {first['msg']}.", why, fix) from error
+    scales = read_typed_json(path, KvScales, ModelError, unreadable=why, broken=why, fix=fix)
     if scales.layers != layers:
         raise ModelError(f"{path} has scales for {scales.layers} layers, the model has {layers}.", why, fix)
     return scales

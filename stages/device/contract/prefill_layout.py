@@ -15,9 +15,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from stages.artifacts.errors import ModelError
+from stages.artifacts.typed_json import read_typed_json
 from stages.device.contract.tensor_ref import Dtype, TensorRef, bare
 
 PREFILL_FILE = "prefill.json"
@@ -150,14 +151,7 @@ def read_prefill_layout(folder: Path, layers: int) -> PrefillLayout | None:
     if not path.is_file():
         return None
     why, fix = "It says where the weights lie.", "Export the model again: bluelm export CHECKPOINT --out FOLDER --force"
-    try:
-        layout = PrefillLayout.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.", why, fix) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ModelError(f"{path}: {where}: {first['msg']}.", why, fix) from error
+    layout = read_typed_json(path, PrefillLayout, ModelError, unreadable=why, broken=why, fix=fix)
     if len(layout.layers) != layers:
         raise ModelError(f"{path} has {len(layout.layers)} layers, the model has {layers}.", why, fix)
     return layout
