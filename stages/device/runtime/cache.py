@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stages.artifacts.errors import UsageError
 from stages.device.contract.device_config import DecoderSpec
 from stages.device.contract.names import past_key, past_value, present_key, present_value
+from stages.device.runtime.sessions import buffer_of
 
 # Capacity grows in steps of this many positions.
 _STEP = 256
@@ -83,9 +84,8 @@ class KVCache:
                 (past_key, present_key, self.keys(layer)),
                 (past_value, present_value, self.values(layer)),
             ):
-                place = ("cpu", 0, view.dtype, view.shape, view.ctypes.data)
-                binding.bind_input(past(layer), *place)
-                binding.bind_output(present(layer), *place)
+                binding.bind_input(past(layer), *buffer_of(view))
+                binding.bind_output(present(layer), *buffer_of(view))
 
     def keys(self, layer: int) -> NDArray[Any]:
         """Keys of one layer, [1, K, N, D], as stored: a view to read and write, until the cache grows."""

@@ -26,7 +26,7 @@ from stages.device.contract.names import (
 from stages.device.runtime.cache import KVCache, overflow
 from stages.device.runtime.memory import trim_heap
 from stages.device.runtime.prefill import CompactPrefill
-from stages.device.runtime.sessions import BINDING, Graph, Port, check_finite
+from stages.device.runtime.sessions import BINDING, Graph, Port, buffer_of, check_finite
 
 # The paper's is 128. On a CPU 256 reads INT16 prompts 5 % faster and INT8 ones alike (recipes/RESULTS.md).
 DEFAULT_CHUNK = 256
@@ -116,11 +116,10 @@ class Decoder:
     def _bind(self) -> None:
         """Binds what stays the same from run to run: the cache, made here where there is none yet, and the logits."""
         self._ones = np.ones((1, self.cache.capacity), np.int64)
-        logits = self._logits
         with self.graph.explained(BINDING):
             binding = self.graph.session.io_binding()
             self.cache.bind(binding)
-            binding.bind_output(LOGITS, "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
+            binding.bind_output(LOGITS, *buffer_of(self._logits))
         self._binding = binding
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,7 +27,7 @@ from stages.device.contract.prefill_layout import PrefillLayer, PrefillLayout, P
 from stages.device.contract.tensor_ref import Dtype, MappedFile, TensorRef, map_files
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.expansion import Expander
-from stages.device.runtime.sessions import BINDING, REMAKE, Graph, Port, available_threads, check_finite
+from stages.device.runtime.sessions import BINDING, REMAKE, Graph, Port, available_threads, buffer_of, check_finite
 
 # Fewer positions do not earn back what expanding the weights takes.
 SHORTEST = 128
@@ -238,18 +237,6 @@ class _KeysValues:
             integers[new] = int8_kv.quantize(floats[new], scale)  # [T, D]
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """An array handed to onnxruntime by its address."""
-
-    name: str
-    array: NDArray[Any]
-
-    @property
-    def place(self) -> tuple[Any, ...]:
-        return self.name, "cpu", 0, self.array.dtype, self.array.shape, self.array.ctypes.data
-
-
 class _Run:
     """One layer's graph with its weights bound."""
 
@@ -259,7 +246,7 @@ class _Run:
         with graph.explained(BINDING):
             self._binding = graph.session.io_binding()
             for name, array in tensors.items():
-                self._binding.bind_input(*_Bound(name, array).place)
+                self._binding.bind_input(name, *buffer_of(array))
         self._tensors = tensors
         self._makes_output = prefill_layout.OUTPUT_STATES in graph.outputs
 
@@ -275,26 +262,22 @@ class _Run:
             prefill_layout.TOTAL_LENGTH: np.array(past + end, np.int32),
             prefill_layout.PAST_LENGTH: np.array([past + start], np.int64),
         }
+        feeds |= zip((prefill_layout.PAST_KEY, prefill_layout.PAST_VALUE), self._keys_values.pair, strict=True)
         results: dict[str, NDArray[Any]] = {}
-        for name, array in self._cache_feeds():
-            feeds[name] = array
         if self._makes_output:
             results[prefill_layout.OUTPUT_STATES] = np.empty((1, size, hidden.shape[1]), np.float32)
         results |= dict(self._cache_results(size))
         with self._graph.explained(BINDING):
             for name, array in feeds.items():
                 if name in self._inputs:
-                    self._binding.bind_input(*_Bound(name, array).place)
+                    self._binding.bind_input(name, *buffer_of(array))
             for name, array in results.items():
-                self._binding.bind_output(*_Bound(name, array).place)
+                self._binding.bind_output(name, *buffer_of(array))
         self._graph.run_bound(self._binding, last=last)
         if self._makes_output:
             hidden[start:end] = results[prefill_layout.OUTPUT_STATES][0]
         else:
             self._take(results, past + start, past + end)
-
-    def _cache_feeds(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        return zip((prefill_layout.PAST_KEY, prefill_layout.PAST_VALUE), self._keys_values.pair, strict=True)
 
     def _cache_results(self, size: int) -> Iterator[tuple[str, NDArray[Any]]]:
         """Where keys and values go: in place, or for the last layer this chunk's own."""

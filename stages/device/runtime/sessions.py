@@ -182,6 +182,11 @@ def missing_graph(path: Path) -> ModelError:
     return ModelError(f"{path} does not exist.", "The model cannot run without this graph.", REMAKE)
 
 
+def buffer_of(array: NDArray[Any]) -> tuple[str, int, np.dtype[Any], tuple[int, ...], int]:
+    """A contiguous array as onnxruntime's bindings take memory of ours; whoever binds it keeps it alive."""
+    return "cpu", 0, array.dtype, array.shape, array.ctypes.data
+
+
 def check_finite(values: NDArray[np.float32], source: Path) -> None:
     """Stops at numbers that are none.
 

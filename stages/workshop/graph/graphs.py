@@ -102,7 +102,7 @@ def model_shape(config: BlueLMVConfig, max_context: int) -> ModelShape:
 def write_graphs(
     weights: WeightSource, config: BlueLMVConfig, out: Path, options: GraphOptions
 ) -> Generator[Progress, None, EmbeddingSpec]:
-    """Writes patch_embed, vision, embedding and decoder.onnx with their weights into a folder.
+    """Writes patch_embed, vision, embedding and decoder.onnx with their weights, and what compact prefill needs.
 
     Memory stays near the largest weight. The same weights and options give the same bytes.
 
