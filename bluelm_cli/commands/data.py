@@ -1,17 +1,10 @@
-"""`bluelm data`: flags -> stages.data -> a table, or JSON."""
+"""`bluelm data`: the group, and its subcommands in the order in which they are used."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
 import typer
 
-from bluelm_cli import console
-from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Seed, Set, Threads
-from stages.artifacts.errors import UsageError
-
-if TYPE_CHECKING:
-    from stages.data import RenderResult
+from bluelm_cli.commands.data_render import render
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -30,55 +23,4 @@ def group() -> None:
     """
 
 
-@data.command("render")
-def render(
-    tasks: Annotated[
-        list[str] | None,
-        typer.Option("--task", help="What to draw and ask (repeatable): colour, shape, place, count, word … "),
-    ] = None,
-    train: Annotated[int | None, typer.Option("--train", help="Training pictures.")] = None,
-    heldout: Annotated[int | None, typer.Option("--heldout", help="Held-out questions per task.")] = None,
-    side: Annotated[int | None, typer.Option("--side", help="Side of a picture of one tile, in pixels.")] = None,
-    out: Out = None,
-    recipe: Recipe = None,
-    sets: Set = None,
-    seed: Seed = None,
-    threads: Threads = None,
-    force: Force = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Draw pictures and ask about them; the held-out split shares no picture, pair or text with training.
-
-    Example: bluelm data render --task colour --task shape --train 2000 --out build/corpus
-
-    Example: bluelm data render --task word --task table --side 224 --seed 7 --out build/reading
-    """
-    from stages import data as stage
-    from stages.artifacts.recipes import load_config
-
-    flags = {"tasks": tasks or None, "train": train, "heldout": heldout, "side": side, "seed": seed}
-    config = load_config(stage.RenderConfig, recipe=recipe, sets=sets or [], flags=flags)
-    if dry_run:
-        result = stage.plan(config, out)
-    elif out is None:
-        raise UsageError(
-            "--out is missing.", "data render writes a corpus.", "Add --out FOLDER, or --dry-run to see what it holds."
-        )
-    else:
-        result = console.drive(stage.run(config, out, force=force, threads=threads))
-    if as_json:
-        console.emit_json({**result.as_dict(), "dry_run": dry_run})
-    else:
-        _show(result, dry_run)
-
-
-def _show(result: RenderResult, dry_run: bool) -> None:
-    splits = result.index.splits
-    tasks = sorted({task for count in splits.values() for task in count.questions})
-    rows = [[task, *(count.questions.get(task, 0) for count in splits.values())] for task in tasks]
-    rows.append(["pictures", *(count.pictures for count in splits.values())])
-    title = f"corpus {'that would be written to' if dry_run else 'in'} {result.out}" if result.out else "corpus"
-    console.emit_table(title, ["questions", *splits], rows)
-    if result.bytes is not None:
-        console.emit_text(f"{result.bytes:,} bytes")
+data.command("render")(render)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from stages import data
+from stages import data_render
 from stages.artifacts.events import Progress, result_of
 from stages.artifacts.folder import open_artifact
 from stages.artifacts.recipes import load_config, recipe_path
@@ -26,8 +26,8 @@ SMALL = ("--train", 30, "--heldout", 6, "--side", 40)
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "corpus"
-    config = data.RenderConfig(train=70, heldout=8, side=48)
-    result_of(data.run(config, out, threads=1))
+    config = data_render.RenderConfig(train=70, heldout=8, side=48)
+    result_of(data_render.run(config, out, threads=1))
     return out
 
 
@@ -123,15 +123,15 @@ def test_help_has_an_example(bluelm: Run) -> None:
 
 
 def test_progress_is_told_for_every_picture(tmp_path: Path) -> None:
-    config = data.RenderConfig(tasks=("colour",), train=5, heldout=3, side=32, nameless_colours=0)
-    events = list(data.run(config, tmp_path / "corpus", threads=1))
+    config = data_render.RenderConfig(tasks=("colour",), train=5, heldout=3, side=32, nameless_colours=0)
+    events = list(data_render.run(config, tmp_path / "corpus", threads=1))
     steps = [(event.label, event.done, event.total) for event in events if isinstance(event, Progress)]
     assert steps == [("drawing train", n, 5) for n in range(1, 6)] + [("drawing heldout", n, 3) for n in range(1, 4)]
 
 
 def test_the_shipped_recipe_asks_what_the_demo_needs() -> None:
-    config = load_config(data.RenderConfig, recipe=str(recipe_path("tiny/data.yaml")))
+    config = load_config(data_render.RenderConfig, recipe=str(recipe_path("tiny/data.yaml")))
     assert {"colour", "shape"} <= set(config.tasks)
-    assert data.plan(config).index.splits["heldout"].questions["colour"] >= 500
+    assert data_render.plan(config).index.splits["heldout"].questions["colour"] >= 500
     assert (config.least_cover, config.most_cover) == (0.15, 0.6)
     assert "plain" not in config.backgrounds

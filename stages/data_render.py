@@ -1,4 +1,4 @@
-"""data: makes conversation data. So far `render`: pictures drawn from a seed, with questions and their answers.
+"""data render: pictures drawn from a seed, with questions and their answers.
 
 bluelm data render --task colour --task shape --out build/corpus
 """
