@@ -21,6 +21,7 @@ from stages.device.imaging.geometry import Grid
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import Row, write_llava
 from stages.workshop.corpus.rendering.backgrounds import TEXTURES
+from stages.workshop.corpus.rendering.degradations import DEGRADATIONS, Degradation
 from stages.workshop.corpus.rendering.generation import Job, cores, render
 from stages.workshop.corpus.rendering.scene import SPLITS, Split
 from stages.workshop.corpus.rendering.tasks import TASKS, families_of
@@ -34,6 +35,14 @@ class GridShare(RecipeModel):
     cols: int = Field(ge=1, le=8, description="width in tiles")
     rows: int = Field(ge=1, le=8, description="height in tiles")
     share: float = Field(gt=0, allow_inf_nan=False, description="how many of the pictures, relative to the others")
+
+
+class DegradationShare(RecipeModel):
+    """Pictures that one kind of degradation befalls."""
+
+    kind: str = Field(description="one of " + ", ".join(DEGRADATIONS))
+    probability: Share = Field(description="share of the pictures that have it")
+    strength: Share = Field(default=1.0, description="greatest amount; 1 is as bad as a reader can still read")
 
 
 class RenderConfig(RecipeModel):
@@ -64,6 +73,10 @@ class RenderConfig(RecipeModel):
     )
     turns: int = Field(default=8, ge=1, description="most questions about one training picture")
     form: Literal["jpeg", "png"] = Field(default="jpeg", description="file format of the pictures")
+    degradations: tuple[DegradationShare, ...] = Field(
+        default=(), description="what befalls pictures once they are drawn: blur, shadows, a page that lies askew …"
+    )
+    degraded: tuple[Split, ...] = Field(default=SPLITS, description="splits whose pictures it befalls")
     seed: int = Field(default=0, ge=0, description="seed of everything drawn")
 
     @model_validator(mode="after")
@@ -77,6 +90,14 @@ class RenderConfig(RecipeModel):
             if name not in TEXTURES:
                 fix = "Backgrounds: " + ", ".join(TEXTURES) + "."
                 problems.append(RecipeError(f"There is no background {name!r}.", "It cannot be drawn.", fix))
+        kinds = [item.kind for item in self.degradations]
+        for index, kind in enumerate(kinds):
+            if kind not in DEGRADATIONS:
+                fix = "Kinds: " + ", ".join(DEGRADATIONS) + "."
+                problems.append(RecipeError(f"There is no degradation {kind!r}.", "It cannot be applied.", fix))
+            elif kind in kinds[:index]:
+                what = f"The degradation {kind!r} stands twice."
+                problems.append(RecipeError(what, "A picture has each kind at most once.", "Remove one."))
         if self.least_cover > self.most_cover:
             what = f"least_cover is {self.least_cover}, most_cover {self.most_cover}."
             problems.append(RecipeError(what, "No shape is both.", "Exchange them."))
@@ -104,6 +125,8 @@ class RenderConfig(RecipeModel):
             nameless_shapes=self.nameless_shapes,
             turns=self.turns,
             form=self.form,
+            degradations=tuple(Degradation(**item.model_dump()) for item in self.degradations),
+            degraded=self.degraded,
         )
 
     def pictures(self, split: Split) -> int:

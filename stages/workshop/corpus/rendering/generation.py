@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image
 from stages.artifacts.errors import DataError
 from stages.device.imaging.geometry import Grid, Size
 from stages.workshop.corpus.llava import IMAGE_MARK, Row, Turn
+from stages.workshop.corpus.rendering.degradations import Degradation, degrade
 from stages.workshop.corpus.rendering.scene import SPLITS, Exchange, Look, Scene, Split
 from stages.workshop.corpus.rendering.tasks import FAMILIES
 
@@ -44,6 +45,8 @@ class Job:
         nameless_shapes: share of training pictures whose shape has a named colour, but no name itself.
         turns: most questions about one training picture.
         form: "jpeg" or "png".
+        degradations: what befalls pictures once they are drawn.
+        degraded: splits whose pictures it befalls.
     """
 
     seed: int
@@ -58,6 +61,8 @@ class Job:
     nameless_shapes: float
     turns: int
     form: str
+    degradations: tuple[Degradation, ...] = ()
+    degraded: tuple[Split, ...] = SPLITS
 
 
 def render(job: Job, split: Split, pictures: int, folder: Path, processes: int) -> Iterator[list[Row]]:
@@ -101,12 +106,21 @@ def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchang
         exchanges = [exchange for exchange in scene.exchanges if exchange.task in wanted]
         if exchanges and (split == "train" or len(exchanges) == len(wanted)):
             order = rng.permutation(len(exchanges))
-            return scene, tuple(exchanges[place] for place in order)
+            return _degraded(job, split, index, scene), tuple(exchanges[place] for place in order)
     raise DataError(
         f"No picture could be drawn that can be asked for {' and '.join(wanted)}.",
         f"{_TRIES} were tried; a place, for one, cannot be told of a shape that fills its picture.",
         "Lower least_cover or nameless_colours, or leave the task out.",
     )
+
+
+def _degraded(job: Job, split: Split, index: int, scene: Scene) -> Scene:
+    """The scene as it comes out of a camera; its chance is its own, so that the same scenes are drawn without it."""
+    if not job.degradations or split not in job.degraded:
+        return scene
+    rng = np.random.default_rng([job.seed, SPLITS.index(split), index, _TRIES])
+    picture, kinds = degrade(scene.picture, rng, job.degradations)
+    return replace(scene, picture=picture, facts={**scene.facts, "degradations": kinds})
 
 
 def _look(job: Job, rng: np.random.Generator) -> Look:
