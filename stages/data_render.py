@@ -16,16 +16,21 @@ from pydantic import Field, model_validator
 from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
+from stages.artifacts.manifest import Parent
 from stages.artifacts.recipes import RecipeModel
-from stages.device.imaging.geometry import Grid
+from stages.device.imaging.geometry import Grid, Size
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
-from stages.workshop.corpus.llava import Row, write_llava
+from stages.workshop.corpus.llava import write_llava
 from stages.workshop.corpus.rendering.backgrounds import TEXTURES
 from stages.workshop.corpus.rendering.degradations import DEGRADATIONS, Degradation
-from stages.workshop.corpus.rendering.generation import Job, cores, render
-from stages.workshop.corpus.rendering.scene import SPLITS, Split
-from stages.workshop.corpus.rendering.tasks import TASKS, families_of
+from stages.workshop.corpus.rendering.fonts import FontShelf, find_fonts
+from stages.workshop.corpus.rendering.generation import cores, render
+from stages.workshop.corpus.rendering.job import GridChoice, Job
+from stages.workshop.corpus.rendering.scene import SPLITS, Look, Split
+from stages.workshop.corpus.rendering.tasks import FAMILIES, TASKS, families_of
+from stages.workshop.corpus.row import Row
 
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
@@ -35,6 +40,9 @@ class GridShare(RecipeModel):
     cols: int = Field(ge=1, le=8, description="width in tiles")
     rows: int = Field(ge=1, le=8, description="height in tiles")
     share: float = Field(gt=0, allow_inf_nan=False, description="how many of the pictures, relative to the others")
+    families: tuple[str, ...] = Field(
+        default=(), description="only these families, which then have no other sizes; all others where empty"
+    )
 
 
 class DegradationShare(RecipeModel):
@@ -54,6 +62,17 @@ class RenderConfig(RecipeModel):
     side: int = Field(default=112, ge=16, le=2048, description="side of a picture of one tile, in pixels")
     grids: tuple[GridShare, ...] = Field(
         default=(GridShare(cols=1, rows=1, share=1),), description="sizes of pictures in tiles", min_length=1
+    )
+    weights: dict[str, Weight] = Field(
+        default={}, description="how often a family draws a training picture, relative to the others; 1 if not named"
+    )
+    least_text: float = Field(default=10.0, ge=4, description="least height of printed text, in pixels")
+    most_text: float = Field(default=40.0, ge=4, description="greatest height of printed text, in pixels")
+    fonts: tuple[str, ...] = Field(default=(), description="folders with fonts, beside those that typst carries")
+    train_fonts: tuple[str, ...] = Field(default=(), description="names of the fonts of training pages; all if none")
+    heldout_fonts: tuple[str, ...] = Field(default=(), description="names of the fonts of held-out pages; all if none")
+    heldout_layouts: tuple[str, ...] = Field(
+        default=(), description='layouts of held-out pages, which training never shows, such as "table/ledger"'
     )
     least_cover: Share = Field(default=0.15, description="least share of the picture that a single shape's box covers")
     most_cover: Share = Field(default=0.6, description="greatest share of the picture that a single shape's box covers")
@@ -78,14 +97,17 @@ class RenderConfig(RecipeModel):
     )
     degraded: tuple[Split, ...] = Field(default=SPLITS, description="splits whose pictures it befalls")
     seed: int = Field(default=0, ge=0, description="seed of everything drawn")
+    shard: int = Field(default=1, ge=1, description="which part of the pictures to draw, the first is 1")
+    shards: int = Field(default=1, ge=1, description="how many parts there are; together they are the whole set")
 
     @model_validator(mode="after")
     def _fits(self) -> RenderConfig:
         problems: list[BluelmError] = []
-        try:
-            families_of(self.tasks)
-        except BluelmError as error:
-            problems += error.problems
+        for check in (self._families, self._layouts, self._font_names):
+            try:
+                check()
+            except BluelmError as error:
+                problems += error.problems
         for name in self.backgrounds:
             if name not in TEXTURES:
                 fix = "Backgrounds: " + ", ".join(TEXTURES) + "."
@@ -106,8 +128,49 @@ class RenderConfig(RecipeModel):
             problems.append(RecipeError(what, "Together they are more than all pictures.", "Lower one."))
         if not self.train and not self.heldout:
             problems.append(RecipeError("train and heldout are both 0.", "Nothing is drawn.", "Ask for some pictures."))
+        if self.least_text > self.most_text:
+            what = f"least_text is {self.least_text}, most_text {self.most_text}."
+            problems.append(RecipeError(what, "No text is both.", "Exchange them."))
+        if self.shard > self.shards:
+            what = f"shard is {self.shard}, but there are {self.shards} shards."
+            problems.append(RecipeError(what, "There is no such part.", "Shards count from 1."))
         raise_all(problems)
         return self
+
+    def _families(self) -> None:
+        drawn = families_of(self.tasks)
+        problems: list[BluelmError] = []
+        for name in (*self.weights, *(name for item in self.grids for name in item.families)):
+            if name not in FAMILIES:
+                fix = "Families: " + ", ".join(FAMILIES) + "."
+                problems.append(RecipeError(f"There is no family {name!r}.", "It cannot be drawn.", fix))
+        limited = {name for item in self.grids for name in item.families}
+        lacking = [name for name in drawn if name not in limited]
+        if lacking and all(item.families for item in self.grids):
+            what = f"No size in grids is for {', '.join(lacking)}."
+            problems.append(RecipeError(what, "Every picture needs a size.", "Add a size without families."))
+        raise_all(problems)
+
+    def _layouts(self) -> None:
+        known = {name: {f"{name}/{layout}" for layout in family.layouts} for name, family in FAMILIES.items()}
+        problems: list[BluelmError] = []
+        for layout in self.heldout_layouts:
+            if not any(layout in layouts for layouts in known.values()):
+                fix = "Layouts: " + ", ".join(sorted(set().union(*known.values()))) + "."
+                problems.append(RecipeError(f"There is no layout {layout!r}.", "It cannot be held out.", fix))
+        for name, layouts in known.items():
+            if layouts and layouts <= set(self.heldout_layouts):
+                what = f"All layouts of {name} are held out."
+                problems.append(RecipeError(what, "Training would have none.", "Leave one for training."))
+        raise_all(problems)
+
+    def _font_names(self) -> None:
+        find_fonts(self.fonts, self.train_fonts, self.heldout_fonts)
+
+    @property
+    def shelf(self) -> FontShelf:
+        """The fonts of its pages."""
+        return find_fonts(self.fonts, self.train_fonts, self.heldout_fonts)
 
     @property
     def job(self) -> Job:
@@ -116,22 +179,30 @@ class RenderConfig(RecipeModel):
             seed=self.seed,
             families=families_of(self.tasks),
             side=self.side,
-            grids={Grid(item.cols, item.rows): item.share for item in self.grids},
-            least=self.least_cover,
-            most=self.most_cover,
-            backgrounds=self.backgrounds,
-            saturation=self.background_saturation,
-            nameless_colours=self.nameless_colours,
-            nameless_shapes=self.nameless_shapes,
+            grids=tuple(GridChoice(Grid(item.cols, item.rows), item.share, item.families) for item in self.grids),
+            look=Look(
+                Size(self.side, self.side),
+                least=self.least_cover,
+                most=self.most_cover,
+                backgrounds=self.backgrounds,
+                saturation=self.background_saturation,
+                nameless_colours=self.nameless_colours,
+                nameless_shapes=self.nameless_shapes,
+                heights=(self.least_text, self.most_text),
+                fonts=self.shelf,
+                heldout_layouts=frozenset(self.heldout_layouts),
+            ),
+            weights=self.weights,
             turns=self.turns,
             form=self.form,
             degradations=tuple(Degradation(**item.model_dump()) for item in self.degradations),
             degraded=self.degraded,
         )
 
-    def pictures(self, split: Split) -> int:
-        """How many pictures of a split are drawn: families take turns, a held-out one is asked once per task."""
-        return self.train if split == "train" else self.heldout * len(families_of(self.tasks))
+    def numbers(self, split: Split) -> range:
+        """Which pictures of a split this shard draws; a held-out one is asked once per task."""
+        pictures = self.train if split == "train" else self.heldout * len(families_of(self.tasks))
+        return range(pictures * (self.shard - 1) // self.shards, pictures * self.shard // self.shards)
 
 
 @dataclass(frozen=True)
@@ -155,16 +226,16 @@ class RenderResult:
 
 def plan(config: RenderConfig, out: Path | None = None) -> RenderResult:
     """What would be drawn; draws nothing. Questions of training pictures are at most so many."""
-    families = families_of(config.tasks)
+    job = config.job
     counts: dict[str, SplitCount] = {}
     for split in SPLITS:
-        pictures = config.pictures(split)
+        numbers, turns = config.numbers(split), job.order(split)
+        drawn = Counter(turns[number % len(turns)] for number in numbers)
         questions: Counter[str] = Counter()
-        for index, tasks in enumerate(families.values()):
-            drawn = len(range(index, pictures, len(families)))
-            questions.update(dict.fromkeys(tasks, drawn))
-        rows = pictures if split == "train" else questions.total()
-        counts[split] = SplitCount(pictures, rows, dict(questions))
+        for family, tasks in job.families.items():
+            questions.update(dict.fromkeys(tasks, drawn[family]))
+        rows = len(numbers) if split == "train" else questions.total()
+        counts[split] = SplitCount(len(numbers), rows, dict(questions))
     return RenderResult(CorpusIndex(counts), None, out, config)
 
 
@@ -180,7 +251,10 @@ def run(config: RenderConfig, out: Path, force: bool = False, threads: int | Non
     Raises:
         ArtifactError: something else lies at `out`, or it cannot be written.
     """
-    spec = ArtifactSpec("corpus", "data", config.model_dump(mode="json"), seed=config.seed)
+    job = config.job
+    fonts = job.look.fonts
+    parents = tuple(Parent(path=name, digest=digest) for font in fonts.fonts for name, digest in font.files)
+    spec = ArtifactSpec("corpus", "data", config.model_dump(mode="json"), seed=config.seed, parents=parents)
     done = up_to_date(out, spec, force=force)
     if done is not None:
         yield Notice(f"{out} is up to date")
@@ -190,16 +264,16 @@ def run(config: RenderConfig, out: Path, force: bool = False, threads: int | Non
     with create(out, spec, force=force) as draft:
         for split in SPLITS:
             rows: list[Row] = []
-            total = config.pictures(split)
-            drawing = render(config.job, split, total, draft.path, threads or cores())
+            numbers = config.numbers(split)
+            drawing = render(job, split, numbers, draft.path, threads or cores())
             for number, made in enumerate(drawing, start=1):
                 rows += made
-                yield Progress(f"drawing {split}", number, total, "pictures")
+                yield Progress(f"drawing {split}", number, len(numbers), "pictures")
             write_llava(draft.path / f"{split}.json", rows)
-            counts[split] = SplitCount(total, len(rows), dict(_tasks(rows)))
+            counts[split] = SplitCount(len(numbers), len(rows), dict(_tasks(rows)))
         index = CorpusIndex(counts)
         index.write(draft.path)
-        draft.metrics.update(index.as_dict())
+        draft.metrics.update(index.as_dict(), fonts=fonts.as_dict())
     yield Finished(RenderResult(index, _size(out), out, config))
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from stages.device.imaging.geometry import Box, Size
 from stages.workshop.corpus.rendering.backgrounds import background
+from stages.workshop.corpus.rendering.family import Family
 from stages.workshop.corpus.rendering.outlines import cover
 from stages.workshop.corpus.rendering.pairs import draw_pair
 from stages.workshop.corpus.rendering.palette import draw_colour
-from stages.workshop.corpus.rendering.scene import Exchange, Family, Look, Scene, Split, word_question
+from stages.workshop.corpus.rendering.scene import Exchange, Look, Scene, Split, word_question
 from stages.workshop.corpus.rendering.single_shape import as_image, paint
 
 QUESTIONS = ("How many shapes are there?", "How many {shapes} are in the picture?", "Count the {shapes}.")

@@ -1,56 +1,60 @@
-"""One printed word or number."""
+"""One printed text: a word, a number, a short line, a price, a date, something like a code."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from stages.workshop.corpus.rendering.scene import Exchange, Family, Look, Scene, Split, word_question
-from stages.workshop.corpus.rendering.typeset import FONTS, quoted, typeset
+from stages.workshop.corpus.rendering.family import Draw, Family
+from stages.workshop.corpus.rendering.page import Page, draw_paper
+from stages.workshop.corpus.rendering.scene import Exchange, Look, Split, word_question
+from stages.workshop.corpus.rendering.typeset import shown
 from stages.workshop.corpus.rendering.vocabulary import draw_number, draw_word
 
 WORD_QUESTIONS = ("Which word is printed here?", "Read the word.", "What does it say?")
 NUMBER_QUESTIONS = ("Which number is printed here?", "Read the number.")
+LAYOUTS = ("plain", "boxed", "underlined", "badge")
 _PLACES = ("top", "horizon", "bottom")
 _SIDES = ("left", "center", "right")
 # Width of a letter over its height, generously.
 _LETTER = 0.62
+_MARKUP = {
+    "plain": "{text}",
+    "boxed": "#box(stroke: 0.06em, inset: 0.35em)[{text}]",
+    "underlined": "#underline(offset: 0.2em)[{text}]",
+    "badge": "#box(fill: rgb({ink}), radius: 0.3em, inset: 0.35em)[#set text(fill: rgb({paper}));{text}]",
+}
 
 
-def draw_paper(rng: np.random.Generator) -> tuple[str, str]:
-    """A light paper and a dark ink, "#rrggbb" each."""
-    paper, ink = rng.integers(205, 256, 3), rng.integers(0, 100, 3)
-    return _hexadecimal(paper), _hexadecimal(ink)
+def _family(task: str, questions: tuple[str, ...], draw_text: Callable[[np.random.Generator, Split], str]) -> Family:
+    def draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
+        text = draw_text(rng, split)
+        layout = look.draw_layout(rng, split, task, LAYOUTS)
+        exchange = Exchange(task, word_question(rng, questions), text)
+        paper, ink = draw_paper(rng)
+        margin = 0.05 * min(look.size)
+        room = 1.0 if layout in ("plain", "underlined") else 1.7
+        widest = (look.size.width - 2 * margin) / (len(text) * _LETTER + room)
+        place, side = _PLACES[rng.integers(len(_PLACES))], _SIDES[rng.integers(len(_SIDES))]
+        markup = _MARKUP[layout].format(text=shown(text), paper=f'"{paper}"', ink=f'"{ink}"')
+        return Page(
+            f"#align({side} + {place})[{markup}]",
+            look.size,
+            font=look.draw_font(rng, split),
+            height=look.draw_height(rng, min(widest, 0.5 * min(look.size))),
+            smallest=look.heights[0],
+            exchanges=(exchange,),
+            texts=(text,),
+            margin=margin,
+            paper=paper,
+            ink=ink,
+            facts={"layout": layout},
+        )
+
+    drawing: Draw = draw
+    return Family((task,), drawing, LAYOUTS)
 
 
-def _hexadecimal(rgb: np.ndarray) -> str:
-    return "#" + "".join(f"{int(level):02x}" for level in rgb)
-
-
-def _draw_text(rng: np.random.Generator, look: Look, text: str, task: str, question: str) -> Scene:
-    side = min(look.size)
-    margin = 0.05 * side
-    largest = min((look.size.width - 2 * margin) / (len(text) * _LETTER), 0.5 * side)
-    paper, ink = draw_paper(rng)
-    place, beside = _PLACES[rng.integers(len(_PLACES))], _SIDES[rng.integers(len(_SIDES))]
-    picture = typeset(
-        f"#align({beside} + {place}, text({quoted(text)}))",
-        look.size,
-        margin=margin,
-        paper=paper,
-        ink=ink,
-        font=FONTS[rng.integers(len(FONTS))],
-        height=largest * rng.uniform(0.7, 1.0),
-    )
-    return Scene(picture, (Exchange(task, question, text),), texts=(text,))
-
-
-def _word(rng: np.random.Generator, split: Split, look: Look) -> Scene:
-    return _draw_text(rng, look, draw_word(rng, split), "word", word_question(rng, WORD_QUESTIONS))
-
-
-def _number(rng: np.random.Generator, split: Split, look: Look) -> Scene:
-    return _draw_text(rng, look, draw_number(rng, split), "number", word_question(rng, NUMBER_QUESTIONS))
-
-
-PRINTED_WORD = Family(("word",), _word)
-PRINTED_NUMBER = Family(("number",), _number)
+PRINTED_WORD = _family("word", WORD_QUESTIONS, draw_word)
+PRINTED_NUMBER = _family("number", NUMBER_QUESTIONS, draw_number)

@@ -13,10 +13,11 @@ from PIL import Image
 
 from stages.device.imaging.geometry import Box, Size
 from stages.workshop.corpus.rendering.backgrounds import Texture, background, grain
+from stages.workshop.corpus.rendering.family import Family
 from stages.workshop.corpus.rendering.outlines import NAMELESS_SHAPES, SHAPES, cover
 from stages.workshop.corpus.rendering.pairs import draw_pair
 from stages.workshop.corpus.rendering.palette import draw_colour, draw_nameless
-from stages.workshop.corpus.rendering.scene import Exchange, Family, Look, Scene, Split, word_question
+from stages.workshop.corpus.rendering.scene import Exchange, Look, Scene, Split, word_question
 
 COLOUR_QUESTIONS = (
     "What colour is the shape?",

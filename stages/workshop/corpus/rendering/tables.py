@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.workshop.corpus.rendering.printed import draw_paper
-from stages.workshop.corpus.rendering.scene import Exchange, Family, Look, Scene, Split, word_question
-from stages.workshop.corpus.rendering.typeset import FONTS, quoted, typeset
+from stages.workshop.corpus.rendering.family import Family
+from stages.workshop.corpus.rendering.page import Page, draw_paper
+from stages.workshop.corpus.rendering.scene import Exchange, Look, Split, word_question
+from stages.workshop.corpus.rendering.typeset import quoted
 from stages.workshop.corpus.rendering.vocabulary import draw_number, draw_word
 
 QUESTIONS = ("What is the {column} of {row}?", "Look up the {column} of {row}.")
@@ -18,7 +19,7 @@ _COLUMNS = (1, 2)
 _LINE = 1.9
 
 
-def _draw(rng: np.random.Generator, split: Split, look: Look) -> Scene:
+def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
     rows, columns = int(rng.integers(_ROWS[0], _ROWS[1] + 1)), int(rng.integers(_COLUMNS[0], _COLUMNS[1] + 1))
     # A corner word, names of columns and names of rows, all different.
     names = _distinct(rows + columns + 1, lambda: draw_word(rng, split))
@@ -28,19 +29,20 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Scene:
     table = [[corner, *across], *([name, *numbers] for name, numbers in zip(down, cells, strict=True))]
     paper, ink = draw_paper(rng)
     side = min(look.size)
-    picture = typeset(
+    question = word_question(rng, QUESTIONS, column=across[column], row=down[row])
+    return Page(
         _markup(table),
         look.size,
+        font=look.draw_font(rng, split),
+        height=look.draw_height(rng, _height(table, look, side)),
+        smallest=look.heights[0],
+        exchanges=(Exchange("table", question, cells[row][column]),),
+        texts=tuple(text for line in table for text in line),
         margin=0.04 * side,
         paper=paper,
         ink=ink,
-        font=FONTS[rng.integers(len(FONTS))],
-        height=_height(table, look, side),
+        facts={"table": table},
     )
-    question = word_question(rng, QUESTIONS, column=across[column], row=down[row])
-    texts = tuple(text for line in table for text in line)
-    exchange = Exchange("table", question, cells[row][column])
-    return Scene(picture, (exchange,), texts=texts, facts={"table": table})
 
 
 def _distinct(count: int, draw: Callable[[], str]) -> list[str]:

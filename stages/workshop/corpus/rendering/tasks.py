@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from stages.artifacts.errors import BluelmError, UsageError, raise_all
 from stages.workshop.corpus.rendering.counting import COUNTING
+from stages.workshop.corpus.rendering.family import Family
 from stages.workshop.corpus.rendering.printed import PRINTED_NUMBER, PRINTED_WORD
-from stages.workshop.corpus.rendering.scene import Family
 from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
 from stages.workshop.corpus.rendering.tables import TABLE
 

@@ -1,4 +1,4 @@
-"""Typst pages as pictures, with the fonts that typst carries, so that they look the same on every machine."""
+"""Typst markup as pictures, with fonts that are given, so that they look the same on every machine."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ import io
 import typst
 from PIL import Image
 
-from stages.device.imaging.geometry import Size
-
-FONTS = ("Libertinus Serif", "New Computer Modern", "DejaVu Sans Mono")
+# A panic with this text says that something is wider than its room (see `page.PRELUDE`).
+TOO_WIDE = "bluelm: too wide"
 
 
 @functools.cache
-def _compiler() -> typst.Compiler:
+def _compiler(folders: tuple[str, ...]) -> typst.Compiler:
     # Loading the fonts takes ten times as long as a page.
-    return typst.Compiler(ignore_system_fonts=True)
+    return typst.Compiler(ignore_system_fonts=True, font_paths=list(folders))
 
 
-def typeset(body: str, size: Size, *, margin: float, paper: str, ink: str, font: str, height: float) -> Image.Image:
-    """Sets one page.
+def typeset(source: str, folders: tuple[str, ...] = ()) -> Image.Image | None:
+    """A document as an RGB picture, one point to the pixel; None where it does not fit on one page.
 
     Args:
-        body: typst markup; text from outside goes through `quoted` first.
-        size: of the page in pixels.
-        margin: in pixels on each side.
-        paper: colour of the page, "#rrggbb".
-        ink: colour of the text, "#rrggbb".
-        font: one of `FONTS`.
-        height: of the text in pixels.
+        source: typst markup with its page size; text from outside went through `quoted`.
+        folders: where fonts lie besides typst's own.
+
+    Raises:
+        typst.TypstError: the markup is wrong.
     """
-    source = (
-        f"#set page(width: {size.width}pt, height: {size.height}pt, margin: {margin:.2f}pt)\n"
-        f"#set page(fill: rgb({quoted(paper)}))\n"
-        f"#set text(size: {height:.2f}pt, fill: rgb({quoted(ink)}), font: {quoted(font)}, hyphenate: false)\n"
-        # Without this a line ends at its baseline, and tails of letters hang out of the page.
-        f'#set text(top-edge: "ascender", bottom-edge: "descender")\n{body}\n'
-    )
-    # One point is one pixel at 72 points an inch.
-    pages = _compiler().compile(source.encode(), format="png", ppi=72.0)
-    page = pages if isinstance(pages, bytes) else (pages or [b""])[0]
-    return Image.open(io.BytesIO(page)).convert("RGB").crop((0, 0, size.width, size.height))
+    try:
+        pages = _compiler(folders).compile(source.encode(), format="png", ppi=72.0)
+    except typst.TypstError as error:
+        if TOO_WIDE in error.message:
+            return None
+        raise
+    if not isinstance(pages, bytes):
+        return None
+    return Image.open(io.BytesIO(pages)).convert("RGB")
 
 
 def quoted(text: str) -> str:
     """Text as a typst string literal."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def shown(text: str) -> str:
+    """Text as typst markup that shows it as it is."""
+    return f"#text({quoted(text)})"

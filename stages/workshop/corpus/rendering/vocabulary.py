@@ -1,15 +1,11 @@
-"""Words and numbers to print, and which of them are held out: decided by the text itself, so it never changes."""
+"""Words and numbers to print."""
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
-from stages.workshop.corpus.rendering.scene import Split
+from stages.workshop.corpus.rendering.split import Split, belongs
 
-# Every fifth text, by its digest.
-_PARTS = 5
 _DIGITS = 4
 
 _WORDS = """
@@ -33,16 +29,11 @@ _WORDS = """
 WORDS: tuple[str, ...] = tuple(_WORDS.split())
 
 
-def is_held_out(text: str) -> bool:
-    """Whether a text may stand in held-out pictures only."""
-    return hashlib.sha256(text.encode()).digest()[0] % _PARTS == 0
-
-
 def draw_word(rng: np.random.Generator, split: Split) -> str:
     """A word that belongs to this split."""
     while True:
         word = WORDS[rng.integers(len(WORDS))]
-        if is_held_out(word) == (split == "heldout"):
+        if belongs(word, split):
             return word
 
 
@@ -51,5 +42,5 @@ def draw_number(rng: np.random.Generator, split: Split) -> str:
     while True:
         digits = int(rng.integers(2, _DIGITS + 1))
         number = str(rng.integers(10 ** (digits - 1), 10**digits))
-        if is_held_out(number) == (split == "heldout"):
+        if belongs(number, split):
             return number
