@@ -12,7 +12,10 @@ from stages.device.imaging.geometry import Size
 from stages.workshop.corpus.rendering.fonts import TYPST_FONTS, FontShelf
 from stages.workshop.corpus.rendering.split import SPLITS, Split
 
-__all__ = ["SPLITS", "Exchange", "Look", "Scene", "Split", "word_question"]
+# The answer to every question about something that is not there.
+NOT_THERE = "not in the picture"
+
+__all__ = ["NOT_THERE", "SPLITS", "Exchange", "Look", "Scene", "Split", "not_there", "word_question"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,8 @@ class Scene:
 def word_question(rng: np.random.Generator, wordings: tuple[str, ...], **words: str) -> str:
     """One of the wordings, its `{names}` filled in."""
     return wordings[rng.integers(len(wordings))].format(**words)
+
+
+def not_there(question: str) -> Exchange:
+    """A question about something that is not in the picture; family "absent" asks it."""
+    return Exchange("absent", question, NOT_THERE)
