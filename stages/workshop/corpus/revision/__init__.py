@@ -1,0 +1,1 @@
+"""Captions and question-answer pairs written or revised by a model behind an OpenAI-compatible endpoint (Sec. 4)."""
