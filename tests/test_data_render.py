@@ -17,7 +17,8 @@ from stages.artifacts.folder import open_artifact
 from stages.artifacts.recipes import load_config, recipe_path
 from stages.evaluate.baseline import QuestionOnly
 from stages.evaluate.questions import read_questions
-from stages.workshop.corpus.llava import read_llava
+from stages.workshop.corpus.readers.opening import open_rows
+from stages.workshop.corpus.readers.source import all_rows
 
 Run = Callable[..., Any]
 SMALL = ("--train", 30, "--heldout", 6, "--side", 40)
@@ -36,7 +37,7 @@ def test_a_corpus_is_what_its_index_says(corpus: Path) -> None:
     assert artifact.manifest is not None and artifact.manifest.stage == "data"
     index = json.loads((corpus / "index.json").read_text())
     for split, pictures in (("train", 70), ("heldout", 40)):
-        rows = read_llava(corpus / f"{split}.json")
+        rows = all_rows(open_rows(corpus, split=split))
         found = {
             "pictures": len({path for row in rows for path in row.paths}),
             "rows": len(rows),
@@ -49,7 +50,7 @@ def test_a_corpus_is_what_its_index_says(corpus: Path) -> None:
 
 def test_splits_share_no_picture(corpus: Path) -> None:
     pixels = {
-        split: {Image.open(path).tobytes() for row in read_llava(corpus / f"{split}.json") for path in row.paths}
+        split: {Image.open(path).tobytes() for row in all_rows(open_rows(corpus, split=split)) for path in row.paths}
         for split in ("train", "heldout")
     }
     assert pixels["train"].isdisjoint(pixels["heldout"])

@@ -11,7 +11,8 @@ import pytest
 
 from stages.artifacts.errors import DataError
 from stages.evaluate.questions import Question, read_questions
-from stages.workshop.corpus.llava import Row, Turn, write_llava
+from stages.workshop.corpus.llava import write_llava
+from stages.workshop.corpus.row import Row, Turn
 
 
 def write(folder: Path, rows: Any, split: str = "heldout") -> Path:

@@ -72,6 +72,16 @@ def read_size(path: Path) -> Size:
         return _upright_size(image)
 
 
+def read_size_bytes(data: bytes, name: str) -> Size:
+    """`read_size` for a picture in memory; `name` stands for it in errors.
+
+    Raises:
+        ImageError: as `read_size`.
+    """
+    with _opened(io.BytesIO(data), name) as image:
+        return _upright_size(image)
+
+
 def check_image(path: Path) -> Size:
     """The upright size of a picture whose pixels were decoded and thrown away; JPEG at an eighth of its size.
 
@@ -79,10 +89,17 @@ def check_image(path: Path) -> Size:
         ImageError: as `load_image`.
     """
     with _opened(_regular_file(path), str(path)) as image:
-        size = _upright_size(image)
-        image.draft(None, (1, 1))
-        image.load()
-        return size
+        return _check(image)
+
+
+def check_image_bytes(data: bytes, name: str) -> Size:
+    """`check_image` for a picture in memory; `name` stands for it in errors.
+
+    Raises:
+        ImageError: as `load_image`.
+    """
+    with _opened(io.BytesIO(data), name) as image:
+        return _check(image)
 
 
 def read_software(path: Path) -> str | None:
@@ -192,6 +209,13 @@ def _unidentified(source: Path | io.BytesIO, name: str) -> ImageError:
         "It has an unknown format, a rare variant of one, or a broken header.",
         f"If a viewer shows it, save it from there as {_READABLE}.",
     )
+
+
+def _check(image: Image.Image) -> Size:
+    size = _upright_size(image)
+    image.draft(None, (1, 1))
+    image.load()
+    return size
 
 
 def _decode(image: Image.Image) -> Image.Image:

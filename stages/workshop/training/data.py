@@ -9,14 +9,15 @@ from pathlib import Path
 from stages.artifacts.errors import DataError, RecipeError
 from stages.artifacts.events import Notice, Progress
 from stages.device.imaging.reading import make_all, use_all
-from stages.workshop.corpus.llava import Row, read_llava
+from stages.workshop.corpus.readers.opening import open_rows
+from stages.workshop.corpus.readers.source import all_rows
+from stages.workshop.corpus.row import Row
 from stages.workshop.training.pictures import CutTiles, StoredTiles, TileSource
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.samples import Sample, SampleBuilder, SampleReport
 from stages.workshop.training.sources import Outline
 from stages.workshop.training.stream import Told
 
-TRAIN_FILE = "train.json"
 _MEGABYTE = 10**6
 _PROGRESS_EVERY = 500
 
@@ -36,11 +37,10 @@ def read_rows(corpus: Path) -> list[Row]:
     Raises:
         DataError: there are none, or some cannot be used (all of them together).
     """
-    path = corpus / TRAIN_FILE
-    rows = read_llava(path)
+    rows = all_rows(open_rows(corpus))
     if not rows:
         raise DataError(
-            f"{path} holds no conversation.", "There is nothing to learn from.", "Render or gather a larger corpus."
+            f"{corpus} holds no conversation.", "There is nothing to learn from.", "Render or gather a larger corpus."
         )
     return rows
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.device.prompt.encoder import PromptEncoder
-from stages.workshop.corpus.llava import Row, Turn
+from stages.workshop.corpus.row import Row, Turn
 
 _NAMED = 5
 _REMEMBERED = 4096

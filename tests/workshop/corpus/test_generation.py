@@ -12,10 +12,10 @@ from PIL import Image
 
 from stages.artifacts.errors import BluelmError, DataError
 from stages.device.imaging.geometry import Grid, Size
-from stages.workshop.corpus.llava import Row
 from stages.workshop.corpus.rendering.generation import Job, draw_scene, encode, render
 from stages.workshop.corpus.rendering.scene import SPLITS, Split
 from stages.workshop.corpus.rendering.tasks import FAMILIES, TASKS, families_of
+from stages.workshop.corpus.row import Row
 
 MakeJob = Callable[..., Job]
 

@@ -19,7 +19,8 @@ from stages.device.imaging.geometry import Size
 from stages.device.imaging.spec import TilingSpec
 from stages.device.imaging.tiles_file import TilesIndex, indexed
 from stages.device.imaging.tiling import plan_tiling
-from stages.workshop.corpus.llava import Row, Turn
+from stages.workshop.corpus.picture import PictureFile
+from stages.workshop.corpus.row import Row, Turn
 from stages.workshop.model.checkpoint import load_checkpoint
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import IGNORED, BlueLMVProcessor
@@ -61,8 +62,7 @@ def drain(events: Any) -> tuple[Prepared, list[Any]]:
 def talk(name: str, pictures: list[Path], *texts: str) -> Row:
     """A conversation: question, answer, question, answer, …"""
     turns = tuple(Turn("assistant" if number % 2 else "user", text) for number, text in enumerate(texts))
-    folder = pictures[0].parent if pictures else Path()
-    return Row(name, turns, tuple(path.name for path in pictures), folder)
+    return Row(name, turns, tuple(PictureFile.at(path) for path in pictures))
 
 
 def picture(folder: Path, name: str, size: tuple[int, int]) -> Path:
