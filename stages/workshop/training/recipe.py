@@ -67,6 +67,20 @@ class Execution(RecipeModel):
     """How the machine goes about it. None of this changes the result, so none of it is recorded as an input."""
 
     save_every: int | None = Field(default=500, ge=1, description="steps between the states that a resume starts from")
+    keep_states: int = Field(default=2, ge=1, description="newest states kept; an older one goes when a newer is whole")
+    evaluate_every: int | None = Field(
+        default=500, ge=1, description="steps between evaluations of held-out data (--eval-data); absent: at the end"
+    )
+    spike_factor: float | None = Field(
+        default=10.0,
+        gt=1,
+        allow_inf_nan=False,
+        description="a loss so many times the median of the last 64 steps stops training; absent: it never does",
+    )
+    sharding: Literal["none", "fsdp2"] = Field(
+        default="none", description="fsdp2: every process holds a share of weights, gradients and optimizer"
+    )
+    tensorboard: str | None = Field(default=None, min_length=1, description="folder for TensorBoard's files")
     loader_workers: int = Field(default=0, ge=0, description="processes that load pictures; 0: the training process")
     picture_memory_mb: int = Field(default=2048, ge=0, description="tiles kept in memory, so that they are cut once")
     activation_checkpointing: bool = Field(
