@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import LlamaConfig, SiglipVisionConfig
+from transformers.initialization import no_init_weights
 
 from stages.artifacts.errors import UsageError
 from stages.device.imaging.presets import imaging_preset
@@ -146,9 +148,28 @@ def build_model(config: BlueLMVConfig, seed: int = 0) -> BlueLMVForConditionalGe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BlueLMVForConditionalGeneration(config)
-    text = config.text_config
-    model.generation_config.eos_token_id = text.eos_token_id
-    model.generation_config.pad_token_id = text.pad_token_id
+    _settle_generation(model)
+    return model
+
+
+def build_for_weights(config: BlueLMVConfig, seed: int = 0) -> BlueLMVForConditionalGeneration:
+    """A model whose connector alone is random; all else is memory to be filled: drawing 3 billion numbers takes long."""
+    with no_init_weights():
+        model = BlueLMVForConditionalGeneration(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.multi_modal_projector.modules():
+            if isinstance(module, nn.Linear | nn.LayerNorm):
+                module.reset_parameters()
+                model._init_weights(module)
+    model.tie_weights()
+    _settle_generation(model)
+    return model
+
+
+def _settle_generation(model: BlueLMVForConditionalGeneration) -> None:
+    config = model.config
+    model.generation_config.eos_token_id = config.text_config.eos_token_id
+    model.generation_config.pad_token_id = config.text_config.pad_token_id
     # A slot without a picture behind it is never an answer.
     model.generation_config.suppress_tokens = [config.image_token_id]
-    return model

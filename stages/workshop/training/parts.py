@@ -1,142 +1,141 @@
-"""A model joined from two public folders: a SigLIP tower and a language model; only the connector starts at random.
+"""A model joined from two public models: a SigLIP tower and a language model; only the connector starts at random.
 
 This is how stage 1 of the paper begins (Sec. 4): SigLIP and BlueLM, pre-trained apart, and a fresh projector.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import SafetensorError
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
-from stages.artifacts.manifest import Parent, parent_of
+from stages.artifacts.manifest import Parent
+from stages.device.imaging.presets import ImagingPreset
 from stages.device.imaging.spec import TilingSpec
-from stages.device.prompt.template import default_template
-from stages.workshop.model.checkpoint import quiet
+from stages.workshop.model.checkpoint import weight_problems
 from stages.workshop.model.configuration import BlueLMVConfig
 from stages.workshop.model.image_processing import BlueLMVImageProcessor
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
-from stages.workshop.model.presets import build_model
+from stages.workshop.model.presets import build_for_weights
 from stages.workshop.model.processing import BlueLMVProcessor
-from stages.workshop.model.tokenizer import IM_END, IM_START, IMAGE_TOKEN
+from stages.workshop.model.public.language_model import read_language_config, read_language_weights
+from stages.workshop.model.public.places import ModelPlace, place_of
+from stages.workshop.model.public.source import WeightPlace, read_shapes, read_tensors
+from stages.workshop.model.public.tokenizers import TemplateName, read_tokenizer, teach_chat
+from stages.workshop.model.public.tower import read_picture_settings, read_tower_config, read_tower_weights
+from stages.workshop.model.tokenizer import IMAGE_TOKEN
 from stages.workshop.training.sources import Outline
 
-_FIX = "Give a plain transformers folder with config.json, safetensors and the tokenizer or preprocessor files."
+_TOWER, _TEXT = "vision_tower.", "language_model."
+# Tables with one row a token, which the joined vocabulary may have more of.
+_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 
 
 @dataclass(frozen=True)
 class FromParts:
-    """A SigLIP folder (whole model or tower) and a causal language model's folder."""
+    """A SigLIP (whole model or tower) and a causal language model.
 
-    vision: Path
-    llm: Path
+    Attributes:
+        vision, llm: a folder, or `org/name` or `org/name@revision` on the hub.
+        template: how a question looks to the model; None: as its tokenizer knows it (see `teach_chat`).
+    """
+
+    vision: str | Path
+    llm: str | Path
+    template: TemplateName | None = None
+
+    @property
+    def places(self) -> tuple[ModelPlace, ModelPlace]:
+        """Where the two parts lie."""
+        return place_of(self.vision), place_of(self.llm)
 
     def parents(self) -> tuple[Parent, ...]:
-        problems: list[BluelmError] = [
-            ModelError(f"{path} holds no config.json.", "It is one of the model's parts.", _FIX)
-            for path in (self.vision, self.llm)
-            if not (path / "config.json").is_file()
-        ]
+        parents: list[Parent] = []
+        problems: list[BluelmError] = []
+        for place in self.places:
+            try:
+                parents.append(place.parent())
+            except BluelmError as error:
+                problems.append(error)
         raise_all(problems)
-        return (parent_of(self.vision), parent_of(self.llm))
+        return tuple(parents)
 
     def outline(self, texts: Iterable[str]) -> Outline:
-        from transformers import AutoConfig, AutoTokenizer
-
-        tower = _read(AutoConfig, self.vision)
-        tower = getattr(tower, "vision_config", tower)
-        if tower.model_type != "siglip_vision_model":
-            raise ModelError(
-                f"{self.vision} is a {tower.model_type}.",
-                "The vision tower is a SigLIP model.",
-                "Give a SigLIP folder.",
-            )
-        tower.vision_use_head = False
-        text = _read(AutoConfig, self.llm)
-        tokenizer = _read(AutoTokenizer, self.llm)
-        tokenizer.add_special_tokens({"additional_special_tokens": [IM_START, IM_END, IMAGE_TOKEN]})
-        tokenizer.chat_template = default_template()
-        tokenizer.eos_token = IM_END
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = IM_END
-        text.vocab_size = max(text.vocab_size, len(tokenizer))
+        vision, llm = (place.settings() for place in self.places)
+        tower, text = read_tower_config(vision), read_language_config(llm)
+        tokenizer = read_tokenizer(llm)
+        teach_chat(tokenizer, self.template)
+        text.vocab_size = max(text.vocab_size, *(number + 1 for number in tokenizer.get_vocab().values()))
         text.eos_token_id, text.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
         image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         config = BlueLMVConfig(vision_config=tower, text_config=text, image_token_id=image_token_id)
         spec = TilingSpec(tile_size=config.tile_size, tokens_per_tile=config.tokens_per_tile)
-        pictures = BlueLMVImageProcessor(spec, patch_size=tower.patch_size, **_colours(self.vision))
-        return Outline(config, BlueLMVProcessor(pictures, tokenizer))
+        seen = read_picture_settings(vision)
+        preset = ImagingPreset(spec, tower.patch_size, seen.mean, seen.std, seen.resample)
+        return Outline(config, BlueLMVProcessor(BlueLMVImageProcessor.from_preset(preset), tokenizer))
 
     def load(self, outline: Outline, seed: int) -> BlueLMVForConditionalGeneration:
-        from transformers import AutoModelForCausalLM, SiglipVisionModel
-
-        model = build_model(outline.config, seed)
-        _copy(SiglipVisionModel, self.vision, model.vision_tower)
-        _copy(AutoModelForCausalLM, self.llm, model.language_model)
+        vision, llm = (place.whole() for place in self.places)
+        model = build_for_weights(outline.config, seed)
+        _fill(model, _TOWER, read_tower_weights(vision, outline.config.vision_config.num_hidden_layers), vision)
+        _fill(model, _TEXT, read_language_weights(llm), llm)
+        known = read_tokenizer(llm).get_vocab()
+        new = sorted(number for word, number in outline.processor.tokenizer.get_vocab().items() if word not in known)
+        _settle_new_tokens(model, new, sorted(set(known.values())))
         return model
 
 
-def _copy(kind: Any, folder: Path, target: nn.Module) -> None:
-    """Copies a folder's weights by name. Rows of tokens that it did not have become the mean of the others.
+def _fill(
+    model: BlueLMVForConditionalGeneration, prefix: str, weights: Mapping[str, WeightPlace], folder: Path
+) -> None:
+    """Copies a part's weights by name, one at a time, into float32.
 
     Raises:
-        ModelError: a weight of the target is not in the part.
+        ModelError: weights are missing, too many, of another shape, or damaged.
     """
-    part, info = _read(kind, folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
-    weights = part.state_dict()
-    missing = [name for name in target.state_dict() if name not in weights or name in info["missing_keys"]]
-    if missing:
-        raise ModelError(f"{folder} has no weight {missing[0]}.", "It would stay a random number.", _FIX)
-    with torch.no_grad():
-        for name, parameter in target.state_dict().items():
-            weight = weights[name]
-            rows = min(len(parameter), len(weight)) if parameter.ndim else 0
-            if parameter.shape == weight.shape:
-                parameter.copy_(weight)
-            elif parameter.ndim == 2 and parameter.shape[1:] == weight.shape[1:]:
-                parameter[:rows].copy_(weight[:rows])
-                parameter[rows:] = weight.mean(dim=0)
-            else:
-                raise ModelError(
-                    f"{folder}: {name} is {list(weight.shape)}, the model needs {list(parameter.shape)}.",
-                    "The weights do not belong to the configuration beside them.",
-                    _FIX,
-                )
-
-
-def _colours(folder: Path) -> dict[str, Any]:
-    """Mean and deviation from the tower's own preprocessor; SigLIP's where it has none."""
-    import json
-
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
+    targets = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
+    tied = set(model.all_tied_weights_keys)
+    raise_all(list(weight_problems(folder, _difference(weights, targets, tied))))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = {key: [float(value) for value in content[key]] for key in ("image_mean", "image_std") if key in content}
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.", "It says how pixels become numbers.", _FIX) from error
-    for key, values in found.items():
-        if len(values) != 3 or not all(math.isfinite(value) for value in values):
-            raise ModelError(f"{path}: {key} is {values}.", "It needs one number per colour.", _FIX)
-    return found
+        with torch.no_grad():
+            for name, tensor in read_tensors({name: weights[name] for name in weights if name not in tied}):
+                targets[name][: len(tensor)].copy_(tensor)
+                if len(tensor) < len(targets[name]):
+                    targets[name][len(tensor) :] = tensor.mean(dim=0, dtype=torch.float32)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{folder}: {error}.", "Its weights would be missing.", "Copy or download the folder again."
+        ) from error
 
 
-def _read(kind: Any, folder: Path, **options: Any) -> Any:
-    """`from_pretrained` of a local folder; what it raises becomes an error that names the folder.
+def _difference(
+    weights: Mapping[str, WeightPlace], targets: Mapping[str, torch.Tensor], tied: set[str]
+) -> dict[str, Any]:
+    """What keeps weights from filling their targets; a table may have fewer rows."""
+    mismatched = []
+    for name, shape in read_shapes({name: weights[name] for name in weights if name in targets}).items():
+        wanted = tuple(targets[name].shape)
+        shorter = name in _TABLES and shape[1:] == wanted[1:] and shape[0] <= wanted[0]
+        if shape != wanted and not shorter:
+            mismatched.append((name, shape, wanted))
+    return {
+        "missing_keys": targets.keys() - weights.keys() - tied,
+        "unexpected_keys": weights.keys() - targets.keys(),
+        "mismatched_keys": mismatched,
+    }
 
-    Raises:
-        ModelError: the folder cannot be read.
+
+def _settle_new_tokens(model: BlueLMVForConditionalGeneration, new: list[int], known: list[int]) -> None:
+    """Rows of tokens that the language model never saw become the mean of those it did.
+
+    A padded vocabulary has rows already where new tokens come to stand, but nothing ever trained them.
     """
-    with quiet():
-        try:
-            return kind.from_pretrained(folder, local_files_only=True, **options)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ModelError(f"{folder} cannot be read: {first}", "It is one of the model's parts.", _FIX) from error
+    tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
+    with torch.no_grad():
+        for table in tables:
+            table[new] = table[[number for number in known if number < len(table)]].mean(dim=0)

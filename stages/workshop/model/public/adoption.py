@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from tokenizers import AddedToken
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig
 
 from stages.artifacts.errors import ModelError, raise_all
 from stages.artifacts.events import Events, Finished, Progress
@@ -24,7 +21,8 @@ from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.model.public.chat_templates import choose_template
 from stages.workshop.model.public.llava_onevision import is_llava_onevision, read_llava_onevision
-from stages.workshop.model.public.source import PublicModel, WeightPlace, read_json
+from stages.workshop.model.public.source import PublicModel, WeightPlace, read_json, read_shapes, read_tensors
+from stages.workshop.model.public.tokenizers import add_image_token, read_tokenizer
 from stages.workshop.model.public.vila import is_vila, read_vila
 from stages.workshop.model.tokenizer import IMAGE_TOKEN
 
@@ -101,8 +99,9 @@ def import_checkpoint(
         UsageError: an unknown chat template.
     """
     public = read_public_model(source)
-    tokenizer = _tokenizer(public.tokenizer_folder)
-    _settle_image_token(public, tokenizer)
+    tokenizer = read_tokenizer(public.tokenizer_folder)
+    add_image_token(tokenizer)
+    public.config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
     template = choose_template(tokenizer, public.chat_templates, IMAGE_TOKEN, chat_template)
     tokenizer.chat_template = template.source
     model = yield from _load(public, source)
@@ -123,40 +122,6 @@ def import_checkpoint(
     )
 
 
-def _tokenizer(folder: Path) -> Any:
-    only_sentencepiece = (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file()
-    if only_sentencepiece and importlib.util.find_spec("sentencepiece") is None:
-        raise ModelError(
-            f"{folder / 'tokenizer.model'} cannot be read without the package sentencepiece.",
-            "This model's tokenizer comes in SentencePiece's own format.",
-            "Install it with: pip install sentencepiece",
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError, TypeError) as error:
-        raise ModelError(
-            f"{folder}: the tokenizer cannot be read: {str(error).strip().splitlines()[0]}",
-            "Prompts are made of its tokens.",
-            "Download tokenizer.json (or tokenizer.model) and tokenizer_config.json again.",
-        ) from error
-    if getattr(tokenizer, "backend_tokenizer", None) is None:
-        raise ModelError(
-            f"{folder}: the tokenizer has no fast form.",
-            "Devices read tokenizer.json.",
-            "Convert it to tokenizer.json with transformers, then try again.",
-        )
-    return tokenizer
-
-
-def _settle_image_token(public: PublicModel, tokenizer: Any) -> None:
-    """Makes sure there is an image token, one the tokenizer never splits, and writes its id into the configuration."""
-    known = IMAGE_TOKEN in tokenizer.get_added_vocab()
-    if not known:
-        token = AddedToken(IMAGE_TOKEN, special=True, normalized=False)
-        tokenizer.add_special_tokens({"extra_special_tokens": [token]}, replace_extra_special_tokens=False)
-    public.config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
-
-
 def _load(public: PublicModel, source: Path) -> Generator[Progress, None, BlueLMVForConditionalGeneration]:
     with torch.device("meta"):
         model = BlueLMVForConditionalGeneration(public.config)
@@ -164,7 +129,7 @@ def _load(public: PublicModel, source: Path) -> Generator[Progress, None, BlueLM
     tied = set(model.all_tied_weights_keys)
     raise_all(list(weight_problems(source, _difference(public.weights, expected, tied))))
     state: dict[str, torch.Tensor] = {}
-    for done, (name, tensor) in enumerate(_tensors(public.weights), start=1):
+    for done, (name, tensor) in enumerate(read_tensors(public.weights), start=1):
         state[name] = tensor
         yield Progress("weights", done, len(public.weights))
     dtype = state[_embedding_name(model)].dtype
@@ -177,28 +142,13 @@ def _load(public: PublicModel, source: Path) -> Generator[Progress, None, BlueLM
 def _difference(
     weights: Mapping[str, WeightPlace], expected: Mapping[str, tuple[int, ...]], tied: set[str]
 ) -> dict[str, Any]:
-    mismatched = []
-    for name, place in weights.items():
-        if name in expected:
-            with safe_open(place.file, framework="pt") as opened:
-                shape = tuple(opened.get_slice(place.key).get_shape())
-            if shape != expected[name]:
-                mismatched.append((name, shape, expected[name]))
+    there = read_shapes({name: place for name, place in weights.items() if name in expected})
+    mismatched = [(name, shape, expected[name]) for name, shape in there.items() if shape != expected[name]]
     return {
         "missing_keys": expected.keys() - weights.keys() - tied,
         "unexpected_keys": weights.keys() - expected.keys(),
         "mismatched_keys": mismatched,
     }
-
-
-def _tensors(weights: Mapping[str, WeightPlace]) -> Iterator[tuple[str, torch.Tensor]]:
-    by_file: dict[Path, list[tuple[str, str]]] = {}
-    for name, place in weights.items():
-        by_file.setdefault(place.file, []).append((name, place.key))
-    for file, names in by_file.items():
-        with safe_open(file, framework="pt") as opened:
-            for name, key in names:
-                yield name, opened.get_tensor(key)
 
 
 def _embedding_name(model: BlueLMVForConditionalGeneration) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
@@ -15,19 +15,29 @@ from stages.artifacts.errors import ModelError
 from stages.device.imaging.spec import Resample
 from stages.workshop.model.configuration import BlueLMVConfig
 
+if TYPE_CHECKING:
+    import torch
+
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 # Pillow's numbers, which transformers writes.
 _FILTERS: dict[Any, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _PICKLES = ("*.bin", "*.pt", "*.pth")
+# Reads only tensors out of a pickle: nothing in it is run.
+CONVERT = (
+    'python -c "import glob, torch; from safetensors.torch import save_file; '
+    "save_file({k: v.clone() for f in glob.glob('pytorch_model*.bin') "
+    "for k, v in torch.load(f, weights_only=True).items()}, 'model.safetensors', {'format': 'pt'})\""
+)
 
 
 @dataclass(frozen=True)
 class WeightPlace:
-    """Where a weight lies: a safetensors file and its name there."""
+    """Where a weight lies: a safetensors file and its name there; it is multiplied by `factor` when it is read."""
 
     file: Path
     key: str
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,33 @@ def weights_in(folder: Path) -> dict[str, WeightPlace]:
     return places
 
 
+def read_tensors(weights: Mapping[str, WeightPlace]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every weight with its name, file by file, one in memory at a time; factors are applied in float32."""
+    by_file: dict[Path, dict[str, WeightPlace]] = {}
+    for name, place in weights.items():
+        by_file.setdefault(place.file, {})[name] = place
+    for file, places in by_file.items():
+        with safe_open(file, framework="pt") as opened:
+            for name, place in places.items():
+                tensor = opened.get_tensor(place.key)
+                yield name, tensor if place.factor == 1 else tensor.float() * place.factor
+
+
+def read_shapes(weights: Mapping[str, WeightPlace]) -> dict[str, tuple[int, ...]]:
+    """Every weight's shape, from the headers of the files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in dict.fromkeys(place.file for place in weights.values()):
+        with safe_open(file, framework="pt") as opened:
+            shapes.update(
+                {
+                    name: tuple(opened.get_slice(place.key).get_shape())
+                    for name, place in weights.items()
+                    if place.file == file
+                }
+            )
+    return shapes
+
+
 def _weight_files(folder: Path) -> list[Path]:
     if (folder / _INDEX).is_file():
         names: Iterable[str] = sorted(set(read_json(folder / _INDEX).get("weight_map", {}).values()))
@@ -134,7 +171,7 @@ def _weight_files(folder: Path) -> list[Path]:
         raise ModelError(
             f"{folder} holds its weights as {', '.join(pickles)}.",
             "Pickles can run any code when they are opened, so they never are.",
-            "Get the safetensors version of this checkpoint, or convert it where you trust it.",
+            f"Get the safetensors version of this checkpoint, or convert it in its folder: {CONVERT}",
         )
     raise ModelError(
         f"{folder} has no {_SINGLE}.", "Without weights there is no model.", "Download the whole folder again."
