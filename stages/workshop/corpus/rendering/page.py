@@ -18,6 +18,7 @@ PRELUDE = (
     "#let whole(body) = layout(room => { "
     f"if measure(body).width > room.width + 0.01pt {{ panic({quoted(TOO_WIDE)}) }}; body }})\n"
 )
+_SIDES, _HEIGHTS = ("left", "center", "right"), ("top", "horizon", "bottom")
 _SMALLER = 0.88
 _DARK = 0.12
 # Scripts that are written from right to left, with a language that typst knows.
@@ -35,7 +36,8 @@ class Page:
     Markup gives sizes in `em`, so that the page can be set smaller where it does not fit.
 
     Attributes:
-        body: typst markup; texts in it went through `typeset.quoted` or `shown`. `#whole(…)` refuses what is too wide.
+        body: typst markup; texts in it went through `typeset.quoted` or `shown`. `#whole(…)` refuses what is too wide;
+            `paper` and `ink` are the colours.
         size: in pixels.
         font: name of a font on the shelf.
         height: of the text in pixels ("1em").
@@ -86,10 +88,11 @@ def source(page: Page, height: float) -> str:
     language = _RIGHT_TO_LEFT.get(page.script)
     direction = f", lang: {quoted(language)}" if language else ""
     return (
-        f"{PRELUDE}#set page(width: {page.size.width}pt, height: {page.size.height}pt, "
-        f"margin: {page.margin:.2f}pt, fill: rgb({quoted(page.paper)}))\n"
+        f"{PRELUDE}#let paper = rgb({quoted(page.paper)})\n#let ink = rgb({quoted(page.ink)})\n"
+        f"#set page(width: {page.size.width}pt, height: {page.size.height}pt, "
+        f"margin: {page.margin:.2f}pt, fill: paper)\n"
         # No fallback: a text stands in the font that the manifest names.
-        f"#set text(size: {height:.2f}pt, fill: rgb({quoted(page.ink)}), font: {quoted(page.font)}, "
+        f"#set text(size: {height:.2f}pt, fill: ink, font: {quoted(page.font)}, "
         f"hyphenate: false, fallback: false{direction})\n"
         # Without this a line ends at its baseline, and tails of letters hang out of the page.
         f'#set text(top-edge: "ascender", bottom-edge: "descender")\n'
@@ -111,6 +114,11 @@ def draw_paper(rng: np.random.Generator) -> tuple[str, str]:
     if rng.random() < _DARK:
         return hexadecimal(dark // 2), hexadecimal(light)
     return hexadecimal(light), hexadecimal(dark)
+
+
+def draw_place(rng: np.random.Generator) -> str:
+    """An alignment on the page, as typst writes it: nine places, all as often."""
+    return f"{_SIDES[rng.integers(len(_SIDES))]} + {_HEIGHTS[rng.integers(len(_HEIGHTS))]}"
 
 
 def hexadecimal(rgb: np.ndarray) -> str:

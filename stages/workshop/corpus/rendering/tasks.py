@@ -9,7 +9,14 @@ from types import MappingProxyType
 from stages.artifacts.errors import BluelmError, UsageError, raise_all
 from stages.workshop.corpus.rendering.counting import COUNTING
 from stages.workshop.corpus.rendering.family import Family
-from stages.workshop.corpus.rendering.printed import PRINTED_NUMBER, PRINTED_WORD
+from stages.workshop.corpus.rendering.printed import (
+    PRINTED_CODE,
+    PRINTED_DATE,
+    PRINTED_LINE,
+    PRINTED_NUMBER,
+    PRINTED_PRICE,
+    PRINTED_WORD,
+)
 from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
 from stages.workshop.corpus.rendering.tables import TABLE
 
@@ -19,6 +26,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "counting": COUNTING,
         "word": PRINTED_WORD,
         "number": PRINTED_NUMBER,
+        "line": PRINTED_LINE,
+        "price": PRINTED_PRICE,
+        "date": PRINTED_DATE,
+        "code": PRINTED_CODE,
         "table": TABLE,
     }
 )

@@ -1,40 +1,62 @@
-"""Words and numbers to print."""
+"""Words, terms and numbers to print; each belongs to one split, whatever its case."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from stages.workshop.corpus.rendering.split import Split, belongs
+from stages.workshop.corpus.rendering.words import ADJECTIVES, NOUNS, VERBS
 
+WORDS = NOUNS
 _DIGITS = 4
-
-_WORDS = """
-    able acid apple april arm army atom aunt baby back ball band bank barn basin basket bath beach bean bear bed bell
-    belt bench bird blade block board boat body bone book boot bottle bowl box branch brass bread breath brick bridge
-    brush bucket bulb butter button cake camera card carpet carriage cart castle cat chain cheese chest chin church
-    circle clock cloth cloud coat collar comb cord corner cotton cow cup curtain cushion daisy desk dinner dog door
-    drain drawer dress drop ear earth east egg engine eye face farm feather field finger fire fish flag floor flower
-    fly fork forest fox frame friend fruit garden garlic ghost girl glass glove goat gold grain grass gun hair hammer
-    hand harbour hat head heart hill hook horn horse hospital hour house ice ink iron island jar jewel juice jungle
-    kettle key kitchen knee knife knot lake lamp leaf leather leg lemon letter library light lime line lion lip lock
-    map market meal metal milk mill mint monkey month moon morning mouth music nail neck needle nest net night north
-    nose nut oak ocean office oil olive onion orange oven owl paint paper park pearl pen pencil pepper piano picture
-    pig pin pipe planet plate pocket pond pot potato prison pump queen rail rain rat rice ring river road roof room
-    root rope rose sail salt sand school scissors screw sea seat seed shelf ship shirt shoe silk silver sister skin
-    skirt snake snow soap sock soup south spade sponge spoon spring square stamp star station stem stick stone store
-    street sugar sun table tail tent thread throat thumb ticket tiger toe tongue tooth tower town train tray tree
-    trousers tulip turtle umbrella valley vase village violin wall watch water wave wheel whistle willow window wine
-    wing winter wire wolf wood wool worm yard zebra
-"""
-WORDS: tuple[str, ...] = tuple(_WORDS.split())
+_SYLLABLES = (1, 4)
+_ONSETS = ("", *"bcdfghjklmnprstvwyz", *"bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sk sl sm sn sp st str sw".split(),
+           *"th tr tw wh".split())  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "au", "ea", "ee", "ie", "oa", "oo", "ou", "y")
+_CODAS = ("", "", "", *"bdgklmnprstxz", *"ck ft ld ll lt mp nd ng nk nt pt rd rk rm rn rt sh sk ss st th ve".split())
 
 
 def draw_word(rng: np.random.Generator, split: Split) -> str:
-    """A word that belongs to this split."""
+    """A noun that belongs to this split."""
+    return draw_from(rng, split, WORDS)
+
+
+def draw_adjective(rng: np.random.Generator, split: Split) -> str:
+    """An adjective that belongs to this split."""
+    return draw_from(rng, split, ADJECTIVES)
+
+
+def draw_verb(rng: np.random.Generator, split: Split) -> str:
+    """A verb in the past that belongs to this split."""
+    return draw_from(rng, split, VERBS)
+
+
+def draw_from(rng: np.random.Generator, split: Split, texts: tuple[str, ...]) -> str:
+    """One of several texts that belongs to this split; there must be one."""
     while True:
-        word = WORDS[rng.integers(len(WORDS))]
-        if belongs(word, split):
+        text = texts[rng.integers(len(texts))]
+        if belongs(text, split):
+            return text
+
+
+def draw_invented(rng: np.random.Generator, split: Split) -> str:
+    """A word that is none, so that it must be read letter by letter."""
+    while True:
+        word = "".join(
+            part[rng.integers(len(part))]
+            for _ in range(rng.integers(*_SYLLABLES))
+            for part in (_ONSETS, _VOWELS, _CODAS)
+        )
+        if len(word) > 1 and belongs(word, split):
             return word
+
+
+def draw_term(rng: np.random.Generator, split: Split) -> str:
+    """A word of any kind, one in two invented, mostly in small letters, sometimes capitalized or in capitals."""
+    kinds = (draw_word, draw_adjective, draw_verb, draw_invented, draw_invented, draw_invented)
+    word = kinds[rng.integers(len(kinds))](rng, split)
+    chance = rng.random()
+    return word if chance < 0.5 else word.capitalize() if chance < 0.8 else word.upper()
 
 
 def draw_number(rng: np.random.Generator, split: Split) -> str:
