@@ -2,6 +2,7 @@
 
 bluelm pretrain --data build/corpus --preset tiny --recipe tiny/pretrain.yaml --out build/stage1
 bluelm pretrain --data build/corpus --from build/vila --out build/stage1
+bluelm pretrain --data build/corpus --vision google/siglip-so400m-patch14-384 --llm MiniCPM-2B --out build/stage1
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ def inputs(
     data: Path,
     *,
     checkpoint: Path | None = None,
-    vision: Path | None = None,
-    llm: Path | None = None,
+    vision: str | Path | None = None,
+    llm: str | Path | None = None,
     tiles: Path | None = None,
     machine: Machine | None = None,
 ) -> StageInputs:
-    """The stage's inputs: a checkpoint, or a tower and a language model, or else the recipe's preset.
+    """The stage's inputs: a checkpoint, or a tower and a language model (folders or hub names), or the recipe's preset.
 
     Raises:
         UsageError: none of them, or a mixture.
@@ -52,12 +53,14 @@ def inputs(
     return StageInputs("pretrain", _source(config, checkpoint, vision, llm), data, tiles, machine or Machine())
 
 
-def _source(config: PretrainConfig, checkpoint: Path | None, vision: Path | None, llm: Path | None) -> Source:
+def _source(
+    config: PretrainConfig, checkpoint: Path | None, vision: str | Path | None, llm: str | Path | None
+) -> Source:
     parts = vision is not None or llm is not None
     if checkpoint is not None and not parts and config.preset is None:
         return FromCheckpoint(checkpoint)
     if checkpoint is None and vision is not None and llm is not None and config.preset is None:
-        return FromParts(vision, llm)
+        return FromParts(vision, llm, config.chat_template)
     if checkpoint is None and not parts and config.preset is not None:
         return FreshPreset(config.preset)
     given = {"--from": checkpoint, "--vision": vision, "--llm": llm, "preset": config.preset}

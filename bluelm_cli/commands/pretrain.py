@@ -17,8 +17,13 @@ def pretrain(
     out: Out = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Start from random weights of this shape.")] = None,
     checkpoint: Annotated[Path | None, typer.Option("--from", help="Start from this checkpoint.")] = None,
-    vision: Annotated[Path | None, typer.Option("--vision", help="Start from this SigLIP folder (with --llm).")] = None,
-    llm: Annotated[Path | None, typer.Option("--llm", help="Start from this language model's folder.")] = None,
+    vision: Annotated[
+        str | None,
+        typer.Option("--vision", help="Start from this SigLIP (with --llm): a folder, or ORG/NAME[@REVISION]."),
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option("--llm", help="Start from this language model: a folder, or ORG/NAME[@REVISION].")
+    ] = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
     recipe: Annotated[
         str | None,

@@ -142,6 +142,9 @@ class PretrainRecipe(TrainRecipe):
     """Stage 1 (Table 7): the connector learns between a frozen tower and a frozen language model."""
 
     preset: str | None = Field(default=None, description="shape of a fresh model; absent: weights are given")
+    chat_template: Literal["chatml", "vicuna", "llama3"] | None = Field(
+        default=None, description="how a question looks to a joined model (--llm); absent: as its tokenizer knows it"
+    )
 
 
 class FinetuneRecipe(TrainRecipe):

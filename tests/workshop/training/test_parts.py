@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,7 +131,7 @@ def test_missing_weights_are_not_made_up(folders: tuple[Path, Path], outline: Ou
     weights = load_file(tmp_path / "llm/model.safetensors")
     del weights["model.layers.0.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "llm/model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"has no weight model\.layers\.0\.mlp\.up_proj\.weight"):
+    with pytest.raises(ModelError, match=r"weights are missing \(1\): language_model\.model\.layers\.0\.mlp\.up_proj"):
         FromParts(folders[0], tmp_path / "llm").load(outline, seed=0)
 
 
@@ -137,3 +139,76 @@ def test_weights_of_another_shape_are_refused(folders: tuple[Path, Path], outlin
     SiglipVisionModel(SiglipVisionConfig(**{**VISION, "hidden_size": 32})).save_pretrained(tmp_path / "wide")
     with pytest.raises(ModelError, match="the model needs"):
         FromParts(tmp_path / "wide", folders[1]).load(outline, seed=0)
+
+
+def test_pickles_are_refused_with_a_way_to_convert_them(
+    folders: tuple[Path, Path], outline: Outline, tmp_path: Path
+) -> None:
+    """The way that the message names is run, in a copy of the folder that holds only a pickle."""
+    shutil.copytree(folders[1], tmp_path / "llm")
+    weights = load_file(tmp_path / "llm/model.safetensors")
+    torch.save(weights, tmp_path / "llm/pytorch_model.bin")
+    (tmp_path / "llm/model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"holds its weights as pytorch_model\.bin") as caught:
+        FromParts(folders[0], tmp_path / "llm").load(outline, seed=0)
+    command = caught.value.fix.partition("in its folder: ")[2].replace("python -c", f"{sys.executable} -c")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path / "llm", timeout=120)
+    model = FromParts(folders[0], tmp_path / "llm").load(outline, seed=0)
+    again = FromParts(*folders).load(outline, seed=0)
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name]), name
+
+
+def test_a_quantized_language_model_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders[1], tmp_path / "llm")
+    config = json.loads((tmp_path / "llm/config.json").read_text())
+    (tmp_path / "llm/config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    )
+    with pytest.raises(ModelError, match=r"is quantized \(gptq\)"):
+        FromParts(folders[0], tmp_path / "llm").outline(())
+
+
+def test_a_model_that_needs_remote_code_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders[1], tmp_path / "llm")
+    remote = {"model_type": "ours", "auto_map": {"AutoConfig": "ours.Config", "AutoModelForCausalLM": "ours.Model"}}
+    (tmp_path / "llm/config.json").write_text(json.dumps(remote))
+    (tmp_path / "llm/ours.py").write_text("raise SystemExit('remote code was run')")
+    with pytest.raises(ModelError, match="transformers cannot use it") as caught:
+        FromParts(folders[0], tmp_path / "llm").outline(())
+    assert "without remote code" in caught.value.fix
+
+
+def test_a_vision_language_model_is_no_language_model(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders[1], tmp_path / "llm")
+    (tmp_path / "llm/config.json").write_text(json.dumps({"model_type": "siglip"}))
+    with pytest.raises(ModelError, match="is a siglip"):
+        FromParts(folders[0], tmp_path / "llm").outline(())
+
+
+def test_broken_picture_settings_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders[0], tmp_path / "vision")
+    for mean in ([0.5, 0.5], ["a", 0, 0], [float("inf"), 0, 0]):
+        (tmp_path / "vision/preprocessor_config.json").write_text(json.dumps({"image_mean": mean}))
+        with pytest.raises(ModelError, match="image_mean is"):
+            FromParts(tmp_path / "vision", folders[1]).outline(())
+
+
+def test_minicpm_joins_as_a_tied_llama(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its tokenizer and weights in its own layout, custom code in the configuration and never run."""
+    shutil.copytree(folders[1], tmp_path / "cpm")
+    weights = load_file(tmp_path / "cpm/model.safetensors")
+    config = json.loads((tmp_path / "cpm/config.json").read_text())
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    scales = {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16, "rms_norm_eps": 1e-5}
+    auto = {"AutoConfig": "configuration_minicpm.MiniCPMConfig", "AutoModelForCausalLM": "modeling_minicpm.M"}
+    own = {key: config[key] for key in sizes} | scales | {"model_type": "minicpm", "auto_map": auto}
+    (tmp_path / "cpm/config.json").write_text(json.dumps(own))
+    parts = FromParts(folders[0], tmp_path / "cpm")
+    found = parts.outline(())
+    model = parts.load(found, seed=0)
+    assert found.config.text_config.model_type == "llama"
+    assert model.language_model.lm_head.weight is model.get_input_embeddings().weight
+    name = "model.layers.0.mlp.down_proj.weight"
+    scaled = weights[name] * (1.4 / 12)
+    torch.testing.assert_close(model.language_model.state_dict()[name], scaled, rtol=1e-6, atol=0)

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from stages.artifacts.errors import ModelError
 from stages.workshop.model.public.chat_templates import named_template
-from stages.workshop.model.tokenizer import IM_END, IM_START, IMAGE_TOKEN
+from stages.workshop.model.tokenizer import END_OF_TEXT, IM_END, IM_START, IMAGE_TOKEN
 
 TemplateName = Literal["chatml", "vicuna", "llama3"]
 _PAD = "<|pad|>"
@@ -111,8 +111,9 @@ def _variables(tokenizer: Any) -> str:
 def _settle_padding(tokenizer: Any, first_end: str | None) -> None:
     """The tokenizer's own padding where no prompt holds it, else its old end of text, else a new token."""
     written = tokenizer.chat_template
-    candidates = (tokenizer.pad_token, first_end, tokenizer.unk_token)
-    unused = (text for text in candidates if text and text != tokenizer.eos_token and text not in written)
+    known = tokenizer.get_vocab()
+    candidates = (tokenizer.pad_token, first_end, tokenizer.unk_token, END_OF_TEXT)
+    unused = (text for text in candidates if text in known and text != tokenizer.eos_token and text not in written)
     pad = next(unused, _PAD)
     if pad == _PAD:
         _add(tokenizer, [_PAD])

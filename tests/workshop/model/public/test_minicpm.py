@@ -143,7 +143,11 @@ def test_folded_equals_the_description(tmp_path: Path, tied: bool) -> None:
     error = (found.double() - expected).norm() / expected.norm()
     assert error < 1e-5, error
     # The scales matter: without any one of the three folds the answer is another.
-    for damaged in ("model.norm.weight", "model.layers.0.self_attn.o_proj.weight", "model.layers.2.mlp.down_proj.weight"):
+    for damaged in (
+        "model.norm.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.layers.2.mlp.down_proj.weight",
+    ):
         state = model.state_dict()
         kept = state[damaged].clone()
         state[damaged].copy_(weights[damaged])
