@@ -19,10 +19,11 @@ def pretrain(
     checkpoint: Annotated[Path | None, typer.Option("--from", help="Start from this checkpoint.")] = None,
     vision: Annotated[
         str | None,
-        typer.Option("--vision", help="Start from this SigLIP (with --llm): a folder, or ORG/NAME[@REVISION]."),
+        typer.Option("--vision", help="Start from this SigLIP: a folder, or ORG/NAME[@REVISION] on the hub."),
     ] = None,
     llm: Annotated[
-        str | None, typer.Option("--llm", help="Start from this language model: a folder, or ORG/NAME[@REVISION].")
+        str | None,
+        typer.Option("--llm", help="And from this language model: a folder, or ORG/NAME[@REVISION] on the hub."),
     ] = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
     recipe: Annotated[

@@ -1,4 +1,4 @@
-"""A causal language model's folder as the language model: Llama, Qwen2, Qwen3, SmolLM and MiniCPM, without remote code."""
+"""A causal language model's folder as the language model: Llama, Qwen2, Qwen3, SmolLM, MiniCPM; no remote code."""
 
 from __future__ import annotations
 

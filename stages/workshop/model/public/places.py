@@ -131,9 +131,7 @@ class HubModel:
         except RepositoryNotFoundError as error:
             raise self._error("is no folder here, and the hub shows no such model", _LOG_IN) from error
         except RevisionNotFoundError as error:
-            raise self._error(
-                f"has no revision {self.revision!r}", "Name a branch, a tag or a commit of it."
-            ) from error
+            raise self._error(f"has no revision {self.revision!r}", "Name a branch, a tag or a commit.") from error
         except HFValidationError as error:
             raise self._error(f"is no name the hub can have: {_first_line(error)}", _LOCAL_FIX) from error
         except LocalEntryNotFoundError as error:

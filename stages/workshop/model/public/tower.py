@@ -1,7 +1,7 @@
 """A SigLIP folder as the vision tower: SigLIP, or SigLIP 2 in its fixed-resolution form, whole model or tower alone.
 
-Fixed-resolution SigLIP 2 is published with SigLIP's own architecture (model type `siglip`). NaFlex, its other form, takes
-pictures of any number of patches: there is no one size of tile for it. Source: transformers, `models/siglip{,2}`.
+Fixed-resolution SigLIP 2 is published with SigLIP's own architecture (model type `siglip`). NaFlex, its other form,
+takes pictures of any number of patches: there is no one size of tile for it. Source: transformers, `models/siglip{,2}`.
 """
 
 from __future__ import annotations

@@ -79,13 +79,13 @@ def test_llama_3_keeps_its_own_tokens() -> None:
 
 
 def test_vicuna_ends_answers_with_the_models_own_end() -> None:
-    tokenizer = plain("<s>", "</s>", bos="<s>", eos_token="</s>")
+    tokenizer = plain("<s>", bos="<s>", eos_token="<|endoftext|>")
     teach_chat(tokenizer, "vicuna")
     text, learned = conversation(tokenizer)
     assert text.startswith("<s> A chat between")
-    assert learned == " yo</s>"
-    # Neither </s> nor <s> may be the padding: both are in every prompt.
-    assert (tokenizer.eos_token, tokenizer.pad_token) == ("</s>", "<|pad|>")
+    assert learned == " yo<|endoftext|>"
+    # Neither of its two tokens may be the padding: both are in every prompt.
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|endoftext|>", "<|pad|>")
 
 
 @pytest.mark.parametrize(
