@@ -106,6 +106,21 @@ class TrainRecipe(RecipeModel):
     )
     sequence_length: int = Field(default=4096, ge=2, description="most tokens of a sample, image tokens included")
     tiling: Tiling = Field(default_factory=Tiling, description="how pictures become tiles")
+    too_long: Literal["cut_text", "shrink_tiling", "drop"] = Field(
+        default="cut_text",
+        description="what becomes of a longer sample: its last text is cut (never part of a picture), its pictures get "
+        "fewer tiles, or it is left out; every case is named in data_report.jsonl",
+    )
+    packing: bool = Field(
+        default=False,
+        description="lay the samples of a pass end to end instead of padding them; each attends to itself alone, and "
+        "global_batch stays samples per step",
+    )
+    streaming: bool = Field(default=False, description="read the data as training goes on, for sets larger than memory")
+    shuffle_rows: int = Field(default=10_000, ge=1, description="streaming: rows that are shuffled together in memory")
+    bad_rows: float = Field(
+        default=0.01, ge=0, le=1, description="streaming: training stops when a larger share of the rows is unusable"
+    )
     group_by_length: bool = Field(default=False, description="samples of similar length share a batch: less padding")
     log_every: int = Field(default=10, ge=1, description="steps per point of the loss curve")
     seed: int = Field(default=0, ge=0, description="seed of the fresh weights and of the data's order")
@@ -132,6 +147,15 @@ class TrainRecipe(RecipeModel):
                     f"global_batch {self.global_batch} is not a multiple of accumulation {self.accumulation}.",
                     "Every pass of a step has the same number of samples.",
                     f"Make global_batch a multiple of {self.accumulation}, or choose another accumulation.",
+                )
+            )
+        if self.group_by_length and (self.packing or self.streaming):
+            other = "packing" if self.packing else "streaming"
+            problems.append(
+                RecipeError(
+                    f"group_by_length and {other} are both on.",
+                    "Packed samples need no others of their length; a stream does not know the lengths of what comes.",
+                    f"Switch one of them off: --set group_by_length=false, or --set {other}=false.",
                 )
             )
         raise_all(problems)
