@@ -23,7 +23,7 @@ def pretrain(
     ] = None,
     llm: Annotated[
         str | None,
-        typer.Option("--llm", help="And from this language model: a folder, or ORG/NAME[@REVISION] on the hub."),
+        typer.Option("--llm", help="And from this language model: a folder or ORG/NAME[@REVISION]."),
     ] = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
     recipe: Annotated[

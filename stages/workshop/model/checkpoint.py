@@ -26,11 +26,23 @@ _NAMED_KEYS = 4
 _LOADING_NOTES = ("is_local", "local_files_only")
 
 
-def save_checkpoint(model: BlueLMVForConditionalGeneration, processor: BlueLMVProcessor, folder: Path) -> None:
-    """Writes model and processor as one transformers folder."""
+def save_checkpoint(
+    model: BlueLMVForConditionalGeneration,
+    processor: BlueLMVProcessor,
+    folder: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes model and processor as one transformers folder.
+
+    Args:
+        model: the model.
+        processor: its tokenizer and picture settings.
+        folder: where they go.
+        weights: whole weights of a model that only holds a share of them; None takes its own.
+    """
     register()
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         processor.save_pretrained(folder)
 
 

@@ -153,7 +153,7 @@ def build_model(config: BlueLMVConfig, seed: int = 0) -> BlueLMVForConditionalGe
 
 
 def build_for_weights(config: BlueLMVConfig, seed: int = 0) -> BlueLMVForConditionalGeneration:
-    """A model whose connector alone is random; the rest is memory to be filled, as drawing 3 billion numbers is slow."""
+    """A model whose connector alone is random; the rest is memory to be filled: drawing 3 billion numbers is slow."""
     with no_init_weights():
         model = BlueLMVForConditionalGeneration(config)
     with torch.random.fork_rng(devices=[]):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
 from stages.artifacts.manifest import Parent
@@ -135,7 +136,8 @@ def _settle_new_tokens(model: BlueLMVForConditionalGeneration, new: list[int], k
 
     A padded vocabulary has rows already where new tokens come to stand, but nothing ever trained them.
     """
-    tables = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
+    text: nn.Module = model.language_model
+    rows = model.config.text_config.vocab_size
     with torch.no_grad():
-        for table in tables:
-            table[new] = table[[number for number in known if number < len(table)]].mean(dim=0)
+        for table in {text.get_parameter("model.embed_tokens.weight"), text.get_parameter("lm_head.weight")}:
+            table[new] = table[[number for number in known if number < rows]].mean(dim=0)

@@ -1,4 +1,4 @@
-"""A joined model against transformers' own: the same logits as the language model alone, the same features as the tower."""
+"""A joined model against transformers' own: the same logits as the language model, the same features as the tower."""
 
 from __future__ import annotations
 

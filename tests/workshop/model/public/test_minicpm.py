@@ -179,11 +179,9 @@ def test_bfloat16_files_are_scaled_in_float32(tmp_path: Path) -> None:
 
 
 def test_the_published_2b_becomes_the_presets_llama(tmp_path: Path) -> None:
-    published = {
-        **CONFIG,
-        **{"hidden_size": 2304, "intermediate_size": 5760, "num_attention_heads": 36, "num_key_value_heads": 36},
-        **{"num_hidden_layers": 40, "vocab_size": 122753, "dim_model_base": 256, "max_position_embeddings": 4096},
-    }
+    sizes = {"hidden_size": 2304, "intermediate_size": 5760, "num_attention_heads": 36, "num_key_value_heads": 36}
+    rest = {"num_hidden_layers": 40, "vocab_size": 122753, "dim_model_base": 256, "max_position_embeddings": 4096}
+    published = {**CONFIG, **sizes, **rest}
     (tmp_path / "config.json").write_text(json.dumps(published))
     config = read_language_config(tmp_path)
     assert config.model_type == "llama"
