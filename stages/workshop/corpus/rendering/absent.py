@@ -14,7 +14,8 @@ from stages.workshop.corpus.rendering.scene import Look, Split
 
 def absent_family(families: Mapping[str, Family]) -> Family:
     """A family that takes its pages from others, and asks for what those pages do not hold."""
-    drawers = tuple(family.draw for family in families.values())
+    # Those without layouts draw no pages.
+    drawers = tuple(family.draw for family in families.values() if family.layouts)
 
     def draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         drawn = drawers[rng.integers(len(drawers))](rng, split, look)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 
@@ -84,13 +85,14 @@ def _absent(rng: np.random.Generator, task: str) -> tuple[Exchange, ...]:
     return tuple(not_there(word_question(rng, QUESTIONS[other][:2])) for other in others.get(task, ()))
 
 
-def _family(task: str, draw_text: Callable[[np.random.Generator, Split], str]) -> Family:
-    return Family((task,), partial(_draw, task, draw_text), LAYOUTS)
-
-
-PRINTED_WORD = _family("word", draw_term)
-PRINTED_NUMBER = _family("number", draw_figure)
-PRINTED_LINE = _family("line", draw_phrase)
-PRINTED_PRICE = _family("price", draw_price)
-PRINTED_DATE = _family("date", draw_date)
-PRINTED_CODE = _family("code", draw_code)
+_TEXTS = {
+    "word": draw_term,
+    "number": draw_figure,
+    "line": draw_phrase,
+    "price": draw_price,
+    "date": draw_date,
+    "code": draw_code,
+}
+PRINTED: Mapping[str, Family] = MappingProxyType(
+    {task: Family((task,), partial(_draw, task, text), LAYOUTS) for task, text in _TEXTS.items()}
+)

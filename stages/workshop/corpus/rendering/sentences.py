@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stages.workshop.corpus.rendering.split import Split
-from stages.workshop.corpus.rendering.strings import draw_figure
-from stages.workshop.corpus.rendering.vocabulary import draw_adjective, draw_invented, draw_verb, draw_word
+from stages.workshop.corpus.rendering.vocabulary import draw_adjective, draw_invented, draw_number, draw_verb, draw_word
 
 _PHRASES = (
     "{noun} and {noun}",
@@ -73,7 +72,7 @@ def draw_title(rng: np.random.Generator, split: Split) -> str:
 
 def _fill(rng: np.random.Generator, split: Split, patterns: tuple[str, ...]) -> str:
     """One of the patterns, each `{kind}` replaced by a word of its own."""
-    draws = {"noun": draw_word, "adjective": draw_adjective, "verb": draw_verb, "number": draw_figure}
+    draws = {"noun": draw_word, "adjective": draw_adjective, "verb": draw_verb, "number": draw_number}
     filled = []
     for piece in patterns[rng.integers(len(patterns))].split(" "):
         head, brace, rest = piece.partition("{")

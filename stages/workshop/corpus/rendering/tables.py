@@ -122,11 +122,12 @@ def _absent(rng: np.random.Generator, split: Split, table: Table) -> list[Exchan
 
 
 def distinct(count: int, draw: Callable[[], str]) -> list[str]:
-    """That many different texts."""
-    found: dict[str, None] = {}
+    """That many texts that differ in more than their case."""
+    found: dict[str, str] = {}
     while len(found) < count:
-        found.setdefault(draw())
-    return list(found)
+        text = draw()
+        found.setdefault(text.casefold(), text)
+    return list(found.values())
 
 
 def _markup(table: Table, layout: str) -> str:

@@ -7,32 +7,28 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from stages.artifacts.errors import BluelmError, UsageError, raise_all
+from stages.workshop.corpus.rendering.absent import absent_family
 from stages.workshop.corpus.rendering.counting import COUNTING
+from stages.workshop.corpus.rendering.documents import DOCUMENT
 from stages.workshop.corpus.rendering.family import Family
-from stages.workshop.corpus.rendering.printed import (
-    PRINTED_CODE,
-    PRINTED_DATE,
-    PRINTED_LINE,
-    PRINTED_NUMBER,
-    PRINTED_PRICE,
-    PRINTED_WORD,
-)
+from stages.workshop.corpus.rendering.formulas import FORMULA
+from stages.workshop.corpus.rendering.memos import MEMO
+from stages.workshop.corpus.rendering.printed import PRINTED
+from stages.workshop.corpus.rendering.problems import PROBLEM
 from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
 from stages.workshop.corpus.rendering.tables import TABLE
 
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "single-shape": SINGLE_SHAPE,
-        "counting": COUNTING,
-        "word": PRINTED_WORD,
-        "number": PRINTED_NUMBER,
-        "line": PRINTED_LINE,
-        "price": PRINTED_PRICE,
-        "date": PRINTED_DATE,
-        "code": PRINTED_CODE,
-        "table": TABLE,
-    }
-)
+_FAMILIES: Mapping[str, Family] = {
+    "single-shape": SINGLE_SHAPE,
+    "counting": COUNTING,
+    **PRINTED,
+    "table": TABLE,
+    "document": DOCUMENT,
+    "memo": MEMO,
+    "formula": FORMULA,
+    "problem": PROBLEM,
+}
+FAMILIES: Mapping[str, Family] = MappingProxyType({**_FAMILIES, "absent": absent_family(_FAMILIES)})
 TASKS: Mapping[str, str] = MappingProxyType({task: name for name, family in FAMILIES.items() for task in family.tasks})
 
 

@@ -10,10 +10,13 @@ from stages.workshop.corpus.rendering.words import ADJECTIVES, NOUNS, VERBS
 WORDS = NOUNS
 _DIGITS = 4
 _SYLLABLES = (1, 4)
-_ONSETS = ("", *"bcdfghjklmnprstvwyz", *"bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sk sl sm sn sp st str sw".split(),
-           *"th tr tw wh".split())  # fmt: skip
-_VOWELS = ("a", "e", "i", "o", "u", "a", "e", "i", "o", "u", "ai", "au", "ea", "ee", "ie", "oa", "oo", "ou", "y")
-_CODAS = ("", "", "", *"bdgklmnprstxz", *"ck ft ld ll lt mp nd ng nk nt pt rd rk rm rn rt sh sk ss st th ve".split())
+_LETTERS = "bcdfghjklmnprstvwyz"
+_HEADS = "bl br ch cl cr dr fl fr gl gr pl pr qu sc sh sk sl sm sn sp st str sw th tr tw wh"
+_MIDDLES = "a e i o u a e i o u ai au ea ee ie oa oo ou y"
+_TAILS = "ck ft ld ll lt mp nd ng nk nt pt rd rk rm rn rt sh sk ss st th ve"
+_ONSETS = ("", *_LETTERS, *_HEADS.split())
+_VOWELS = tuple(_MIDDLES.split())
+_CODAS = ("", "", "", *_LETTERS.translate(str.maketrans("", "", "cfhjvwy")), *_TAILS.split())
 
 
 def draw_word(rng: np.random.Generator, split: Split) -> str:
