@@ -58,12 +58,16 @@ class ArtifactSpec:
 
 @dataclass
 class Draft:
-    """A folder being written. `metrics` enter the manifest; `run` (times, rates) stays outside the digest."""
+    """A folder being written.
+
+    `metrics` enter the manifest; `run` (times, rates) and the files named in `outside` stay outside the digest.
+    """
 
     path: Path
     resumed: bool
     metrics: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    outside: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, second
     files = {}
     for entry in sorted(draft.path.rglob("*")):
         name = entry.relative_to(draft.path).as_posix()
-        if entry.is_file() and name not in (RUN_FILE, MANIFEST_FILE, _SPEC_FILE):
+        if entry.is_file() and name not in {RUN_FILE, MANIFEST_FILE, _SPEC_FILE, *draft.outside}:
             check_name(entry)
             files[name] = FileEntry(size=entry.stat().st_size, sha256=digest_file(entry))
     manifest = Manifest(

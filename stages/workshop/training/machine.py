@@ -32,6 +32,11 @@ class Machine:
         return int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
+    def rank(self) -> int:
+        """Number of this process among them, from 0; torchrun and accelerate say so in RANK."""
+        return int(os.environ.get("RANK", "0"))
+
+    @property
     def name(self) -> str:
         """The device that will be used.
 
@@ -112,7 +117,8 @@ def arguments(recipe: TrainRecipe, machine: Machine, states: Path) -> TrainingAr
         dataloader_pin_memory=device != "cpu",
         remove_unused_columns=False,
         label_names=["labels"],
-        # Ours: see StageTrainer.
+        # Ours: see StageTrainer and Order, which goes on where a state says.
+        ignore_data_skip=True,
         logging_strategy="no",
         logging_nan_inf_filter=False,
         save_strategy="no",

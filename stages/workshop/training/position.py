@@ -1,7 +1,6 @@
 """Where a stream of data stands, so that a resumed run reads on where it stopped instead of reading everything again.
 
-A map-style set needs none of this: its order is a pure function of the seed (see order.py), and the batches behind the
-state are skipped by their indices alone.
+The order of a set in memory (order.py) is one: a pure function of the seed and of the steps behind it.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from stages.artifacts.errors import UsageError
 
 
 class DataPosition(Protocol):
@@ -29,20 +30,27 @@ class DataPosition(Protocol):
         """Goes to a position, before the first batch is read."""
 
 
-def position_file(rank: int) -> str:
-    """Name of a process' position within a state."""
-    return f"data-{rank}.json"
-
-
 def write_position(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
     """Writes a process' position into a state."""
-    (folder / position_file(rank)).write_text(json.dumps(state), encoding="utf-8")
+    (folder / _file(rank)).write_text(json.dumps(state), encoding="utf-8")
 
 
-def read_position(folder: Path, rank: int) -> dict[str, Any] | None:
-    """A process' position in a state, or None where the state holds none of it."""
-    path = folder / position_file(rank)
+def read_position(folder: Path, rank: int) -> dict[str, Any]:
+    """A process' position in a state.
+
+    Raises:
+        UsageError: the state was written by fewer processes.
+    """
+    path = folder / _file(rank)
     if not path.is_file():
-        return None
+        raise UsageError(
+            f"{folder} holds no position of process {rank}.",
+            "It was written by fewer processes, and each goes on where it stopped in the data.",
+            "Start as many processes as before, or begin anew with --force and an empty --out.",
+        )
     state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return state
+
+
+def _file(rank: int) -> str:
+    return f"data-{rank}.json"

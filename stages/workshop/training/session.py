@@ -3,139 +3,201 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from stages.artifacts.errors import BluelmError, UsageError
-from stages.artifacts.events import Notice, Progress
+from stages.artifacts.events import Notice
 from stages.workshop.model.checkpoint import quiet
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
+from stages.workshop.training import sharding
 from stages.workshop.training.batches import Collator, SampleSet
 from stages.workshop.training.curve import LossCurve
 from stages.workshop.training.data import Prepared
+from stages.workshop.training.divergence import DivergedError
+from stages.workshop.training.evaluation import Evaluation
+from stages.workshop.training.feed import make_feed
+from stages.workshop.training.history import History
+from stages.workshop.training.interruption import InterruptedByOthers, terminable
 from stages.workshop.training.machine import Machine, arguments, samples_per_device
-from stages.workshop.training.order import BatchOrder
+from stages.workshop.training.monitor import Monitor, open_board
 from stages.workshop.training.parameters import GroupPlan
 from stages.workshop.training.processes import is_main
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.states import TrainingState, drop_others, newest_state
+from stages.workshop.training.states import TrainingState, drop_states, newest_state
 from stages.workshop.training.stream import Emit, Told, stream
 from stages.workshop.training.trainer import StageTrainer
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A finished run: the whole loss curve, and how many steps this run did itself in how many seconds."""
+class Session:
+    """What a run works with.
 
-    curve: LossCurve
-    steps: int
-    seconds: float
-
-
-def train(
-    model: BlueLMVForConditionalGeneration,
-    processor: BlueLMVProcessor,
-    prepared: Prepared,
-    groups: Sequence[GroupPlan],
-    recipe: TrainRecipe,
-    machine: Machine,
-    states: Path,
-) -> Generator[Told, None, Outcome]:
-    """Trains a model in place.
-
-    Args:
-        model: float32 weights; afterwards on the CPU again, its configuration as before.
+    Attributes:
+        model: float32 weights, trained in place.
         processor: its tokenizer and picture settings.
         prepared: samples and tiles.
         groups: what is trained, and how fast.
         recipe: everything else.
         machine: where it runs.
         states: folder of the states to resume from.
+        heldout: samples to evaluate on, or None.
+        folder: where `training.csv` is written; None writes none.
+    """
+
+    model: BlueLMVForConditionalGeneration
+    processor: BlueLMVProcessor
+    prepared: Prepared
+    groups: Sequence[GroupPlan]
+    recipe: TrainRecipe
+    machine: Machine
+    states: Path
+    heldout: Prepared | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        history: all its steps, those before a resume included.
+        seconds: of each step of this run, from the end of the one before it.
+        weights: whole weights of a sharded model, in the main process; None where the model itself has them.
+    """
+
+    history: History
+    seconds: tuple[float, ...]
+    weights: dict[str, torch.Tensor] | None
+
+    @property
+    def curve(self) -> LossCurve:
+        """The loss curve."""
+        return self.history.curve
+
+    def figures(self, recipe: TrainRecipe) -> dict[str, float | None]:
+        """What the run was like, in the words of `run.json`; of this run alone, but for padding and the loss."""
+        seconds = max(sum(self.seconds), 1e-9)
+        rows = [row for row in self.history.rows if row.get("seconds")]
+        spent = sum(row["seconds"] or 0.0 for row in rows) or 1.0
+        over = {
+            name: sum((row[name] or 0.0) * (row["seconds"] or 0.0) for row in rows) / spent
+            for name in ("tokens_per_s", "learned_tokens_per_s")
+        }
+        slots = sum(
+            (row["tokens_per_s"] or 0.0) * (row["seconds"] or 0.0) / (1 - (row["padding"] or 0.0)) for row in rows
+        )
+        return {
+            "seconds_training": round(seconds, 3),
+            "samples_per_s": round(len(self.seconds) * recipe.global_batch / seconds, 2),
+            **{name: round(value, 1) for name, value in over.items()},
+            "padding": round(1 - over["tokens_per_s"] * spent / slots, 4) if slots else None,
+            "eval_loss": self.history.eval_loss,
+        }
+
+
+def train(session: Session) -> Generator[Told, None, Outcome]:
+    """Trains a model in place; afterwards it is on the CPU again (unless it is sharded), its configuration as before.
 
     Raises:
-        KeyboardInterrupt: interrupted; a state was written.
-        UsageError: memory ran out.
-        ModelError: the loss became no number.
+        KeyboardInterrupt: interrupted or terminated; a state was written.
+        UsageError: memory ran out, or TensorBoard is asked for and missing.
+        DivergedError: the loss became no number, or jumped; the weights are those before that step.
     """
-    state = newest_state(states)
+    model, recipe = session.model, session.recipe
+    state = newest_state(session.states)
     if is_main():
-        drop_others(states, keep=state.path if state else None)
+        drop_states(session.states, recipe.execution.keep_states)
     if state is not None:
         yield Notice(f"Going on after step {state.step} of {recipe.steps}.")
-
-    def work(emit: Emit, stop: threading.Event) -> Outcome:
-        if machine.threads is not None:
-            torch.set_num_threads(machine.threads)
-        trainer = _trainer(model, processor, prepared, groups, recipe, machine, states, state, emit, stop)
-        started = time.perf_counter()
-        trainer.train(resume_from_checkpoint=str(state.path) if state else None)
-        steps = trainer.state.global_step - (state.step if state else 0)
-        return Outcome(trainer.curve, steps, time.perf_counter() - started)
-
     use_cache = model.config.use_cache if "use_cache" in model.config.__dict__ else None
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(name in group.names for group in groups))
+        parameter.requires_grad_(any(name in group.names for group in session.groups))
     try:
-        with quiet():
-            outcome = yield from stream(work)
+        with quiet(), terminable(session.machine):
+            outcome = yield from stream(lambda emit, stop: _work(session, state, emit, stop))
     except BluelmError:
+        _put_back(model, use_cache)
         raise
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise _out_of_memory(recipe, machine) from error
+            raise _out_of_memory(recipe, session.machine) from error
         raise
-    outcome.curve.close(recipe.steps)
-    model.requires_grad_(True)
-    model.to("cpu").eval()
-    _restore_use_cache(model, use_cache)
+    _put_back(model, use_cache)
     return outcome
 
 
-def _trainer(
-    model: BlueLMVForConditionalGeneration,
-    processor: BlueLMVProcessor,
-    prepared: Prepared,
-    groups: Sequence[GroupPlan],
-    recipe: TrainRecipe,
-    machine: Machine,
-    states: Path,
-    state: TrainingState | None,
-    emit: Emit,
-    stop: threading.Event,
-) -> StageTrainer:
-    batches = recipe.steps * recipe.accumulation * machine.processes
-    lengths = [sample.length for sample in prepared.samples]
+def _work(session: Session, state: TrainingState | None, emit: Emit, stop: threading.Event) -> Outcome:
+    """The run itself, in a thread of its own."""
+    recipe, machine = session.recipe, session.machine
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    monitor = _monitor(session, state, emit)
+    try:
+        if recipe.execution.sharding == "fsdp2":
+            sharding.shard(session.model, machine.name, bfloat16=recipe.dtype == "bfloat16")
+        trainer = _trainer(session, monitor, stop)
+        trainer.train(resume_from_checkpoint=str(state.path) if state else None)
+        if trainer.state.global_step < recipe.steps:
+            raise InterruptedByOthers
+        weights = sharding.full_weights(session.model) if sharding.is_sharded(session.model) else None
+    except DivergedError as error:
+        error.weights = sharding.full_weights(session.model) if sharding.is_sharded(session.model) else None
+        raise
+    finally:
+        monitor.close()
+    return Outcome(monitor.history, tuple(monitor.seconds), weights)
 
-    def report(step: int, steps: int, loss: float | None) -> None:
-        emit(Progress("training" if loss is None else f"training, loss {loss:.4f}", step, steps, "steps"))
 
+def _monitor(session: Session, state: TrainingState | None, emit: Emit) -> Monitor:
+    """Watches in all processes; only the main one writes and speaks."""
+    history = state.history if state else History(LossCurve(session.recipe.log_every))
+    if not is_main():
+        return Monitor(history)
+    peaks = sorted({group.learning_rate for group in session.groups}, reverse=True)
+    board = open_board(session.recipe.execution.tensorboard)
+    return Monitor(history, emit, session.folder, peaks, board)
+
+
+def _trainer(session: Session, monitor: Monitor, stop: threading.Event) -> StageTrainer:
+    recipe, machine, processor = session.recipe, session.machine, session.processor
     return StageTrainer(
-        model=model,
-        args=arguments(recipe, machine, states),
-        data=SampleSet(prepared.samples, prepared.tiles),
-        collator=Collator(processor.tokenizer.pad_token_id or 0),
-        order=BatchOrder(lengths, samples_per_device(recipe, machine), batches, recipe.seed, recipe.group_by_length),
-        groups=groups,
+        model=session.model,
+        args=arguments(recipe, machine, session.states),
+        feed=make_feed(session.prepared, processor, recipe, machine),
+        groups=session.groups,
         optimizer_recipe=recipe.optimizer,
         pixels=(processor.image_processor.image_mean, processor.image_processor.image_std),
-        curve=LossCurve(**asdict(state.curve)) if state else LossCurve(recipe.log_every),
-        report=report,
+        execution=recipe.execution,
+        monitor=monitor,
+        evaluation=_evaluation(session),
         stop=stop,
-        save_every=recipe.execution.save_every,
     )
 
 
-def _restore_use_cache(model: BlueLMVForConditionalGeneration, before: bool | None) -> None:
-    """The library switches the cache off in the configuration, which would go into the checkpoint."""
-    if before is None:
+def _evaluation(session: Session) -> Evaluation | None:
+    heldout = session.heldout
+    if heldout is None:
+        return None
+    collator = Collator(session.processor.tokenizer.pad_token_id or 0)
+    samples = samples_per_device(session.recipe, session.machine)
+    return Evaluation(SampleSet(heldout.samples, heldout.tiles), collator, samples)
+
+
+def _put_back(model: BlueLMVForConditionalGeneration, use_cache: bool | None) -> None:
+    """What training changed beside the weights, as it was: the library switches the cache off in the configuration."""
+    model.requires_grad_(True)
+    model.eval()
+    if not sharding.is_sharded(model):
+        model.to("cpu")
+    if use_cache is None:
         model.config.__dict__.pop("use_cache", None)
     else:
-        model.config.use_cache = before
+        model.config.use_cache = use_cache
 
 
 def _out_of_memory(recipe: TrainRecipe, machine: Machine) -> UsageError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,23 @@ from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.workshop.model.checkpoint import save_checkpoint
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
+from stages.workshop.training.divergence import DivergedError
+from stages.workshop.training.evaluation import read_heldout
+from stages.workshop.training.history import HISTORY_FILE
+from stages.workshop.training.lora import artifact_kind, attach, settle
 from stages.workshop.training.machine import Machine, check_machine
+from stages.workshop.training.monitor import open_board
 from stages.workshop.training.parameters import ParameterPlan, group, plan_parameters
+from stages.workshop.training.plot import PLOT_FILE, draw_history
 from stages.workshop.training.processes import is_main, shared_draft
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.session import train
+from stages.workshop.training.session import Session, train
 from stages.workshop.training.sources import Outline, Source
 from stages.workshop.training.stream import Told
 
 STATES = ".states"
+# What run.json says of a run beside where it ran.
+RUN_FIGURES = ("seconds_training", "samples_per_s", "tokens_per_s", "learned_tokens_per_s", "padding", "eval_loss")
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class StageInputs:
         data: a corpus.
         tiles: its pictures already tiled, or None to cut them here.
         machine: where it runs.
+        heldout: a corpus to evaluate on while training, or None; it changes nothing that is trained.
     """
 
     stage: str
@@ -49,6 +58,7 @@ class StageInputs:
     data: Path
     tiles: Path | None
     machine: Machine
+    heldout: Path | None = None
 
     def spec(self, recipe: TrainRecipe) -> ArtifactSpec:
         """What is made of this: how the machine goes about it is no part of it.
@@ -70,7 +80,7 @@ class StageInputs:
                 problems.append(error)
         raise_all(problems)
         return ArtifactSpec(
-            kind="checkpoint",
+            kind=artifact_kind(recipe),
             stage=self.stage,
             config=recipe.model_dump(mode="json", exclude={"execution"}),
             seed=recipe.seed,
@@ -80,14 +90,13 @@ class StageInputs:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained checkpoint. Rates are None where nothing was run because it is up to date."""
+    """A trained checkpoint; what its run was like is None where nothing was run because it is up to date."""
 
     path: Path
     digest: str
     metrics: dict[str, Any]
     up_to_date: bool
-    seconds_training: float | None = None
-    samples_per_s: float | None = None
+    run: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -96,8 +105,7 @@ class TrainResult:
             "digest": self.digest,
             **self.metrics,
             "up_to_date": self.up_to_date,
-            "seconds_training": self.seconds_training,
-            "samples_per_s": self.samples_per_s,
+            **{key: self.run.get(key) for key in RUN_FIGURES},
         }
 
 
@@ -114,16 +122,15 @@ def run_stage(recipe: TrainRecipe, inputs: StageInputs, out: Path, force: bool =
         yield Notice(f"{out} is up to date")
         yield Finished(TrainResult(out, done.digest, done.metrics, up_to_date=True))
         return
-    work = yield from _prepare(recipe, inputs)
+    work = yield from prepare_stage(recipe, inputs)
     with shared_draft(out, spec, inputs.machine, force=force) as draft:
-        yield from _fill(draft, work)
+        yield from _fill(draft, out, work)
     made = read_manifest(out)
-    rates = {key: draft.run.get(key) for key in ("seconds_training", "samples_per_s")}
-    yield Finished(TrainResult(out, made.digest, made.metrics, up_to_date=False, **rates))
+    yield Finished(TrainResult(out, made.digest, made.metrics, up_to_date=False, run=dict(draft.run)))
 
 
 @dataclass(frozen=True)
-class _Work:
+class StageWork:
     """Everything that is known before the first step; whatever is wrong with it stops before anything is written."""
 
     recipe: TrainRecipe
@@ -132,23 +139,44 @@ class _Work:
     outline: Outline
     plans: tuple[ParameterPlan, ...]
     prepared: Prepared
+    heldout: Prepared | None
+
+    def session(self, states: Path, folder: Path | None = None) -> Session:
+        """A run of it, its weights loaded.
+
+        Args:
+            states: where its states are.
+            folder: where `training.csv` is written; None writes none.
+        """
+        model = self.source.load(self.outline, self.recipe.seed)
+        attach(model, self.recipe)
+        processor, groups = self.outline.processor, group(self.plans)
+        return Session(model, processor, self.prepared, groups, self.recipe, self.machine, states, self.heldout, folder)
 
 
-def _prepare(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, None, _Work]:
+def prepare_stage(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, None, StageWork]:
+    """Reads and checks everything that is needed before the first step."""
+    if is_main():
+        open_board(recipe.execution.tensorboard)
     rows = read_rows(inputs.data)
     outline = inputs.source.outline(texts_of(rows))
-    plans = plan_parameters(outline.shapes(), recipe)
+    plans = plan_parameters(outline.shapes(recipe), recipe)
     prepared = yield from prepare(rows, outline, recipe, inputs.tiles)
-    return _Work(recipe, inputs.machine, inputs.source, outline, plans, prepared)
+    heldout = None
+    if inputs.heldout is not None:
+        heldout = yield from prepare(read_heldout(inputs.heldout), outline, recipe, None)
+    return StageWork(recipe, inputs.machine, inputs.source, outline, plans, prepared, heldout)
 
 
-def _fill(draft: Draft, work: _Work) -> Generator[Told, None, None]:
+def _fill(draft: Draft, out: Path, work: StageWork) -> Generator[Told, None, None]:
     """Trains into the draft, and writes down what came of it."""
     states = draft.path / STATES
+    # Both tell times, which no two runs share.
+    draft.outside |= {HISTORY_FILE, PLOT_FILE}
     # The curve is written last: where it stands, the weights beside it are whole.
     curve = read_curve(draft.path) if draft.resumed else None
     if curve is None:
-        curve = yield from _train(draft, work, states)
+        curve = yield from _train(draft, out, work, states)
     if is_main():
         shutil.rmtree(states, ignore_errors=True)
     draft.metrics.update(
@@ -161,18 +189,26 @@ def _fill(draft: Draft, work: _Work) -> Generator[Told, None, None]:
     )
 
 
-def _train(draft: Draft, work: _Work, states: Path) -> Generator[Told, None, LossCurve]:
-    recipe, machine, processor = work.recipe, work.machine, work.outline.processor
-    model = work.source.load(work.outline, recipe.seed)
-    outcome = yield from train(model, processor, work.prepared, group(work.plans), recipe, machine, states)
+def _train(draft: Draft, out: Path, work: StageWork, states: Path) -> Generator[Told, None, LossCurve]:
+    session = work.session(states, draft.path)
+    try:
+        outcome = yield from train(session)
+    except DivergedError as error:
+        folder = out.with_name(f"{out.name}-before-step-{error.step}")
+        if error.step > 1 and is_main():
+            weights = settle(session.model, folder, error.weights)
+            save_checkpoint(session.model, session.processor, folder, weights)
+        raise error.advised(folder) from error
     if is_main():
-        save_checkpoint(model, processor, draft.path)
+        apart = artifact_kind(work.recipe) == "adapter"
+        weights = settle(session.model, draft.path, outcome.weights, apart=apart)
+        save_checkpoint(session.model, session.processor, draft.path, weights)
+        draw_history(outcome.history, draft.path / PLOT_FILE)
         outcome.curve.write(draft.path)
     draft.run.update(
-        seconds_training=round(outcome.seconds, 3),
-        samples_per_s=round(outcome.steps * recipe.global_batch / outcome.seconds, 2),
-        device=machine.name,
-        threads=machine.threads,
-        processes=machine.processes,
+        outcome.figures(work.recipe),
+        device=work.machine.name,
+        threads=work.machine.threads,
+        processes=work.machine.processes,
     )
     return outcome.curve

@@ -6,53 +6,99 @@ written last and lists every file with its size, is there and true. States never
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.workshop.training.curve import LossCurve
+from stages.artifacts.errors import BluelmError
+from stages.workshop.training.history import History, history_from
 
 MARKER = "complete.json"
 # What transformers calls its folders; `TrainerState` and our marker give the step.
 PREFIX = "checkpoint-"
+# What torch.save says, as a RuntimeError, when a write comes short.
+_TORCH_WRITE_FAILED = ("file write failed", "PytorchStreamWriter failed", "unexpected pos")
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A complete state: where it lies, how many steps it has behind it, and the loss so far."""
+    """A complete state: where it lies, how many steps it has behind it, and how they went."""
 
     path: Path
     step: int
-    curve: LossCurve
+    history: History
 
 
-def mark_complete(folder: Path, step: int, curve: LossCurve) -> None:
+class StateError(BluelmError):
+    """A state that could not be written; the one before it is whole."""
+
+
+@contextmanager
+def writing(folder: Path, step: int) -> Iterator[None]:
+    """Turns a full disk into an error that says what is left; what was written of the state goes.
+
+    Raises:
+        StateError: the disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _is_full(error, folder):
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        last = newest_state(folder.parent)
+        kept = f"go on after step {last.step}, whose state is whole" if last else "begin anew, since it was the first"
+        raise StateError(
+            f"{folder.name}, the state after step {step}, cannot be written: the disk is full.",
+            f"Training would {kept}; what came after it would be lost.",
+            "Free some space and run the same command again, or keep fewer states (--set execution.keep_states=1).",
+        ) from error
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    """Whether the disk was too full: torch and safetensors wrap the system's error in words of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error)
+    return f"os error {errno.ENOSPC}" in text or any(words in text for words in _TORCH_WRITE_FAILED)
+
+
+def mark_complete(folder: Path, step: int, history: History) -> None:
     """Declares a state complete: syncs its files to disk, then writes the marker in one step."""
     sizes = {}
     for entry in sorted(folder.iterdir()):
         if entry.is_file() and entry.name != MARKER:
             _sync(entry)
             sizes[entry.name] = entry.stat().st_size
-    content = {"step": step, "files": sizes, "curve": asdict(curve)}
+    content = {"step": step, "files": sizes, "history": history.as_dict()}
     draft = folder / f".{MARKER}"
     draft.write_text(json.dumps(content), encoding="utf-8")
     _sync(draft)
     draft.replace(folder / MARKER)
 
 
+def complete_states(root: Path) -> list[TrainingState]:
+    """The complete states, newest first."""
+    found = [state for folder in root.glob(f"{PREFIX}*") if (state := _read(folder)) is not None]
+    return sorted(found, key=lambda state: state.step, reverse=True)
+
+
 def newest_state(root: Path) -> TrainingState | None:
     """The complete state with the most steps, or None."""
-    found = [state for folder in root.glob(f"{PREFIX}*") if (state := _read(folder)) is not None]
-    return max(found, key=lambda state: state.step, default=None)
+    return next(iter(complete_states(root)), None)
 
 
-def drop_others(root: Path, keep: Path | None) -> None:
-    """Removes every state but one, half-written ones included."""
+def drop_states(root: Path, keep: int) -> None:
+    """Removes all but the newest complete states, half-written ones included."""
+    kept = [state.path for state in complete_states(root)[:keep]]
     for folder in root.glob(f"{PREFIX}*"):
-        if folder != keep:
+        if folder not in kept:
             shutil.rmtree(folder)
 
 
@@ -61,7 +107,7 @@ def _read(folder: Path) -> TrainingState | None:
     try:
         content: dict[str, Any] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == size for name, size in content["files"].items())
-        state = TrainingState(folder, int(content["step"]), LossCurve(**content["curve"]))
+        state = TrainingState(folder, int(content["step"]), history_from(content["history"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return state if whole else None

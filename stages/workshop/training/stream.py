@@ -16,6 +16,7 @@ from stages.artifacts.events import Notice, Progress
 Value = TypeVar("Value")
 Told = Progress | Notice
 Emit = Callable[[Told], None]
+THREAD = "training"
 _STOPPING = Notice("Stopping after this step; the same command will go on from there. Ctrl-C again stops at once.")
 
 
@@ -50,7 +51,7 @@ def stream(work: Callable[[Emit, threading.Event], Value]) -> Generator[Told, No
         finally:
             queue.put(None)
 
-    thread = threading.Thread(target=body, daemon=True, name="training")
+    thread = threading.Thread(target=body, daemon=True, name=THREAD)
     thread.start()
     try:
         yield from _drain(queue)

@@ -6,9 +6,8 @@ count only when they are complete. Everything else (accumulation, precision, dev
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event as Flag
 from typing import Any
@@ -17,22 +16,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import SCHEDULER_NAME
+from transformers.trainer_callback import PrinterCallback
 
-from stages.artifacts.errors import ModelError
-from stages.workshop.training.batches import Collator, SampleSet
-from stages.workshop.training.curve import LossCurve
+from stages.workshop.training import sharding
+from stages.workshop.training.evaluation import Evaluation
+from stages.workshop.training.feed import Feed
 from stages.workshop.training.loss import answer_loss, normalize_tiles
+from stages.workshop.training.monitor import Monitor
 from stages.workshop.training.optimizers import make_optimizer
-from stages.workshop.training.order import BatchOrder
 from stages.workshop.training.parameters import GroupPlan
-from stages.workshop.training.recipe import OptimizerRecipe
-from stages.workshop.training.states import PREFIX, drop_others, mark_complete
+from stages.workshop.training.position import read_position, write_position
+from stages.workshop.training.recipe import Execution, OptimizerRecipe
+from stages.workshop.training.states import PREFIX, drop_states, mark_complete, writing
+from stages.workshop.training.steps import StepWatch
 
 WEIGHTS_FILE = "model.safetensors"
-# step, steps, newest point of the loss curve
-Report = Callable[[int, int, float | None], None]
+# What rides in a batch for those who watch; the model is not asked about it.
+COUNTED = ("tokens", "broken")
 
 
 class StageTrainer(Trainer):
@@ -41,14 +43,13 @@ class StageTrainer(Trainer):
     Args:
         model: the model; its frozen parameters have `requires_grad` off.
         args: the library's arguments (see `arguments`).
-        data: samples with pictures.
-        collator: makes batches of them.
-        order: which samples each batch has.
+        feed: what is learned from.
         groups: learning rate and weight decay of every trained parameter.
         optimizer_recipe: method and constants of the optimizer.
         pixels: mean and standard deviation of the image processor, 3 numbers each.
-        curve: the loss so far; empty unless a state is resumed.
-        report: told after every step.
+        execution: when states are written, how many are kept, when held-out data are evaluated, what a spike is.
+        monitor: told of every step.
+        evaluation: held-out data, or None.
         stop: when set, a state is written after the current step and training ends.
     """
 
@@ -60,26 +61,30 @@ class StageTrainer(Trainer):
         *,
         model: nn.Module,
         args: TrainingArguments,
-        data: SampleSet,
-        collator: Collator,
-        order: BatchOrder,
+        feed: Feed,
         groups: Sequence[GroupPlan],
         optimizer_recipe: OptimizerRecipe,
         pixels: tuple[Sequence[float], Sequence[float]],
-        curve: LossCurve,
-        report: Report,
+        execution: Execution,
+        monitor: Monitor,
+        evaluation: Evaluation | None,
         stop: Flag,
-        save_every: int | None,
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=data, data_collator=collator)
+        super().__init__(model=model, args=args, train_dataset=feed.data, data_collator=feed.collator)
         self.remove_callback(PrinterCallback)
-        self.order = order
+        self.feed = feed
         self.groups = groups
         self.optimizer_recipe = optimizer_recipe
         self.mean, self.std = pixels
-        self.curve = curve
+        self.execution = execution
+        self.monitor = monitor
+        self.evaluation = evaluation
+        self.grad_norm: torch.Tensor | float = 0.0
         self._step_loss = torch.zeros((), device=args.device)
-        self.add_callback(_Steps(self, report, stop, save_every))
+        # Real tokens, learned tokens, tokens with padding.
+        self._counted = torch.zeros(3, device=args.device, dtype=torch.int64)
+        self._position = feed.position.state_dict()
+        self.add_callback(StepWatch(self, stop))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The recipe's optimizer, one group per learning rate, weight decay and method."""
@@ -89,17 +94,8 @@ class StageTrainer(Trainer):
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches in our own order."""
-        workers = self.args.dataloader_num_workers
-        loader = DataLoader(
-            self.train_dataset,
-            batch_sampler=self.order,
-            collate_fn=self.data_collator,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.args.dataloader_pin_memory,
-        )
-        return self.accelerator.prepare(loader)
+        """The batches of this process; nothing is left for the library to share out."""
+        return self.feed.loader(self.args.dataloader_num_workers, self.args.dataloader_pin_memory)
 
     def compute_loss(
         self,
@@ -109,33 +105,67 @@ class StageTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The share of this batch in the step's mean loss over all its learned tokens."""
-        batch = dict(inputs)
+        items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"][:, 1:] >= 0).sum()
+        # The library averages gradients over processes, while `items` already counts all of them.
+        return self.loss_of(model, inputs, items) * self.accelerator.num_processes
+
+    def loss_of(self, model: nn.Module, inputs: dict[str, Any], items: torch.Tensor | int) -> torch.Tensor:
+        """Summed loss of a batch over `items`."""
+        batch = {name: value for name, value in inputs.items() if name not in COUNTED}
         labels, positions, tiles = batch.pop("labels"), batch.pop("positions"), batch.pop("tiles", None)
         if tiles is not None:
             batch["pixel_values"] = normalize_tiles(tiles, self.mean, self.std)
-        items = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] >= 0).sum()
-        loss = answer_loss(model, batch, labels, positions, items)
-        # The library averages gradients over processes, while `items` already counts all of them.
-        return loss * self.accelerator.num_processes
+        return answer_loss(model, batch, labels, positions, items)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The library's step; its loss is kept for the curve."""
-        loss = super().training_step(*args, **kwargs)
+    def batch_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch that did not come through the loader, on the training device, without what is only counted."""
+        batch: dict[str, Any] = self._prepare_inputs({name: inputs[name] for name in inputs if name not in COUNTED})
+        return batch
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The library's step; its loss and its tokens are kept for whoever watches."""
+        slots = inputs["labels"].numel()
+        tokens = inputs.get("tokens", slots)
+        self._counted += torch.stack(
+            [torch.as_tensor(tokens), (inputs["labels"] >= 0).sum().cpu(), torch.as_tensor(slots)]
+        ).to(self._counted)
+        self.feed.position.advance(inputs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
         self._step_loss += loss
         return loss
 
-    def end_step(self, stop: bool) -> tuple[float, bool]:
-        """The loss of the step that just ended, and whether any process wants to stop: the same in all processes."""
-        told = torch.stack([self._step_loss, torch.full_like(self._step_loss, float(stop))])  # [2]
+    def told(self, stop: bool) -> tuple[float, bool, list[int]]:
+        """What the step's passes gave, the same in all processes.
+
+        Returns:
+            Its loss; whether any process wants to stop; real tokens, learned tokens and tokens with padding.
+        """
+        told = torch.stack([self._step_loss.double(), self._step_loss.new_tensor(float(stop)).double()])
+        told = torch.cat([told, self._counted.double()])  # [5]
         self._step_loss.zero_()
-        if self.accelerator.num_processes > 1:
-            told = self.accelerator.reduce(told, "mean")
-        loss, stopping = told.tolist()
-        return loss, stopping > 0
+        self._counted.zero_()
+        processes = self.accelerator.num_processes
+        if processes > 1:
+            told = self.accelerator.reduce(told, "sum")
+        loss, stopping, *counts = told.tolist()
+        return loss / processes, stopping > 0, [int(count) for count in counts]
+
+    def end_step(self) -> None:
+        """A step is whole: a state that is written now stands here in the data."""
+        self._position = self.feed.position.state_dict()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The library's; kept for whoever watches."""
+        self.grad_norm = super()._get_grad_norm(model, grad_norm)
+        return self.grad_norm
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: the library's estimate walks all parameters in every pass and knows nothing of towers."""
         return 0
+
+    def save_state(self) -> None:
+        """Writes a state that stands after the last whole step, now."""
+        self._save_checkpoint(self.model, None)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The library's state, without pickled arguments, marked complete last; older ones go only then."""
@@ -144,58 +174,55 @@ class StageTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(folder, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
+        with writing(folder, self.state.global_step):
+            super()._save_checkpoint(model, trial)
+            write_position(folder, self.args.process_index, self._position)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_complete(folder, self.state.global_step, self.monitor.history)
         if self.args.should_save:
-            mark_complete(folder, self.state.global_step, self.curve)
-            drop_others(root, keep=folder)
+            drop_states(root, self.execution.keep_states)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Writes the trained parameters only: the frozen ones are in the model that training started from."""
+        weights = sharding.full_weights(self.model) if sharding.is_sharded(self.model) else state_dict
         if not self.args.should_save:
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        weights = state_dict if state_dict is not None else dict(self.model.named_parameters())
+        weights = dict(self.model.named_parameters()) if weights is None else weights
         save_file(
             {name: weights[name].detach().contiguous() for name in weights if name in trained}, folder / WEIGHTS_FILE
         )
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """The library's; a sharded optimizer is gathered, and written whole."""
+        if not sharding.is_sharded(self.model):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        writes = self.args.should_save
+        sharding.save_optimizer(self.model, self._bare_optimizer(), Path(output_dir), writes=writes)
+        if writes:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not sharding.is_sharded(self.model):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        sharding.load_optimizer(self.model, self._bare_optimizer(), Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
+    def _bare_optimizer(self) -> Any:
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Puts the trained parameters of a state back; the frozen ones are already there."""
-        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS_FILE)
-        (self.model if model is None else model).load_state_dict(weights, strict=False)
-
-
-class _Steps(TrainerCallback):
-    """After every step: the loss curve, the report, and whether to save or stop."""
-
-    def __init__(self, trainer: StageTrainer, report: Report, stop: Flag, save_every: int | None) -> None:
-        self.trainer = trainer
-        self.report = report
-        self.stop = stop
-        self.save_every = save_every
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        step, curve = state.global_step, self.trainer.curve
-        loss, stopping = self.trainer.end_step(self.stop.is_set())
-        if not math.isfinite(loss):
-            raise diverged(step, loss)
-        curve.add(step, loss)
-        self.report(step, state.max_steps, curve.last)
-        control.should_training_stop = stopping or step >= state.max_steps
-        due = self.save_every is not None and step % self.save_every == 0
-        control.should_save = stopping or (due and step < state.max_steps)
-        return control
-
-
-def diverged(step: int, loss: float) -> ModelError:
-    """The error for a loss that is no number any more."""
-    return ModelError(
-        f"The loss became {loss} at step {step}.",
-        "Every weight that is trained on would become useless.",
-        "Lower learning_rate, raise warmup_steps, or train in float32 (--dtype float32).",
-    )
+        folder, model = Path(resume_from_checkpoint), self.model if model is None else model
+        weights = load_file(folder / WEIGHTS_FILE)
+        if sharding.is_sharded(model):
+            sharding.load_weights(model, weights)
+        else:
+            model.load_state_dict(weights, strict=False)
+        self._position = read_position(folder, self.args.process_index)
+        self.feed.position.load_state_dict(self._position)
