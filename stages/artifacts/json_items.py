@@ -40,7 +40,7 @@ def json_layout(path: Path) -> Layout:
         DataError: it cannot be read, is empty, or is neither.
     """
     with _open(path) as stream:
-        head = stream.read(1 << 20)
+        head = stream.read(_CHUNK)
     text = codecs.decode(head, "utf-8-sig", "ignore").lstrip(" \t\r\n")
     if text.startswith("["):
         return "array"
@@ -90,10 +90,11 @@ def _lines(path: Path) -> Iterator[tuple[int, Any | BrokenItem]]:
                     pass
                 yield number, BrokenItem(f"it is longer than {MAX_ITEM >> 20} MiB")
             elif line.strip():
-                yield number, _line(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
+                yield number, json_value(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line)
 
 
-def _line(line: bytes) -> Any | BrokenItem:
+def json_value(line: bytes) -> Any | BrokenItem:
+    """One value of UTF-8 JSON, or why it is none."""
     try:
         text = line.decode("utf-8").strip()
         value, end = _DECODER.raw_decode(text)

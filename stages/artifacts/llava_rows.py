@@ -56,7 +56,7 @@ def read_llava_row(item: Any, number: int) -> tuple[LlavaRow | None, tuple[Probl
     turns, problems = _read_turns(item)
     pictures, wrong = read_pictures(item)
     problems += wrong
-    tasks, wrong = _read_tasks(item)
+    tasks, wrong = read_tasks(item)
     problems += wrong
     marks = sum(text.count(IMAGE_MARK) for _, text in turns)
     if not problems and marks != len(pictures):
@@ -157,7 +157,8 @@ def read_turn(turn: Any, index: int, speaker: str, value: str) -> tuple[str, str
     return ROLES[role], text
 
 
-def _read_tasks(item: Mapping[str, Any]) -> tuple[list[str], list[Problem]]:
+def read_tasks(item: Mapping[str, Any]) -> tuple[list[str], list[Problem]]:
+    """What `task` names."""
     given = item.get("task")
     if given is None:
         return [], []

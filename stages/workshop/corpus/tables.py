@@ -12,7 +12,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-PARQUET_SUFFIX = ".parquet"
 # Row groups of pictures are large; neighbours in a shuffled order rarely share one.
 _GROUPS_KEPT = 2
 _FILES_KEPT = 16
@@ -34,7 +33,7 @@ def picture_bytes(cell: Any, item: int) -> bytes | None:
     elif item:
         return None
     data = cell.get("bytes") if isinstance(cell, Mapping) else cell
-    return data if isinstance(data, bytes) and data else None
+    return data if isinstance(data, bytes) else None
 
 
 def _cell(path: Path, column: str, row: int) -> Any:
@@ -43,7 +42,7 @@ def _cell(path: Path, column: str, row: int) -> Any:
     stat = path.stat()
     identity = (str(path), stat.st_size, stat.st_mtime_ns)
     try:
-        table, first = _table(identity, column, row)
+        table, first = _table(path, identity, column, row)
     except pa.ArrowException as error:
         raise OSError(str(error)) from error
     if table is None or column not in table.column_names or row - first >= table.num_rows:
@@ -51,9 +50,9 @@ def _cell(path: Path, column: str, row: int) -> Any:
     return table.column(column)[row - first].as_py()
 
 
-def _table(identity: tuple[str, int, int], column: str, row: int) -> tuple[Any, int]:
+def _table(path: Path, identity: tuple[str, int, int], column: str, row: int) -> tuple[Any, int]:
     """A table that holds the row, and the number of its first row; no table where the file ends before it."""
-    if not identity[0].endswith(PARQUET_SUFFIX):
+    if not is_parquet(path):
         return _arrow(identity), 0
     starts, columns = _groups(identity)
     group = bisect_right(starts, row) - 1
@@ -83,6 +82,16 @@ def _row_group(identity: tuple[str, int, int], group: int, column: str) -> Any:
 
     with pq.ParquetFile(identity[0], memory_map=True) as file:
         return file.read_row_group(group, columns=[column])
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as parquet does.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def map_arrow(path: Path) -> Any:

@@ -1,25 +1,29 @@
-"""Any conversation data as a source of rows: what an input is, is seen in its content, never in its name alone.
+"""Any conversation data as a source of rows: what an input is, is seen in its content.
 
     source = open_rows(Path("data/llava_v1_5_mix665k.json"), images=Path("data/images"))
     for row in source: ...                       # Row or BadRow, lazily
     rows = all_rows(source)                      # all of them, or one error that tells every problem
     for row in source.part(rank, ranks): ...     # a rank's share
 
-A corpus artifact gives its split "train" unless another is asked for.
+A corpus, a `DatasetDict` and a folder of parquet files give their split "train" unless another is asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.artifacts.errors import DataError, UsageError
 from stages.artifacts.folder import open_artifact
-from stages.artifacts.manifest import MANIFEST_FILE
+from stages.artifacts.manifest import MANIFEST_FILE, RUN_FILE
 from stages.workshop.corpus.index import INDEX_FILE, CorpusIndex
+from stages.workshop.corpus.readers.detecting import FORMATS, detect, files_of, rows_of_json
 from stages.workshop.corpus.readers.llava import LlavaSource
+from stages.workshop.corpus.readers.messages import MessagesSource
 from stages.workshop.corpus.readers.source import RowSource
+from stages.workshop.corpus.readers.tables import TableSource, count_rows, saved_shards
+from stages.workshop.corpus.readers.webdataset import WebDatasetSource
 
-FORMATS = ("corpus", "llava")
 TRAIN = "train"
 
 
@@ -27,13 +31,13 @@ def open_rows(path: Path, format: str | None = None, images: Path | None = None,
     """Opens conversation data; reads no row yet.
 
     Args:
-        path: a corpus folder, a LLaVA JSON or JSON lines.
+        path: a file or a folder.
         format: one of `FORMATS`; seen in the content where None.
-        images: the folder that names of pictures are relative to, where it is not the data's own.
+        images: the folder that names of picture files are relative to, where it is not the data's own.
         split: which split of an input that has several.
 
     Raises:
-        DataError: nothing is there, or its format is unclear.
+        DataError: nothing is there, its format is unclear, or pictures of a corpus were moved.
         ArtifactError: an artifact that is no corpus, or a damaged one.
         UsageError: a format that does not exist.
     """
@@ -41,25 +45,22 @@ def open_rows(path: Path, format: str | None = None, images: Path | None = None,
         raise UsageError(
             f"There is no format {format!r}.", "Rows cannot be read.", "Formats: " + ", ".join(FORMATS) + "."
         )
-    found = format or detect(path)
-    if found == "corpus":
-        return _open_corpus(path, images, split)
-    return LlavaSource(path, found, (path,), images or path.parent)
-
-
-def detect(path: Path) -> str:
-    """The format of an input.
-
-    Raises:
-        DataError: nothing is there, or it is unclear.
-    """
-    if not path.exists():
-        raise DataError(f"{path} cannot be read: No such file or directory.", "It holds the rows.", "Check the path.")
-    if (path / MANIFEST_FILE).is_file() or (path / f"{TRAIN}.json").is_file():
-        return "corpus"
-    if path.is_dir():
-        raise _unclear(path, "a folder that is no corpus")
-    return "llava"
+    found: str = format or detect(path)
+    root = images or (path if path.is_dir() else path.parent)
+    match found:
+        case "corpus":
+            return _open_corpus(path, images, split)
+        case "datasets":
+            folder, shards = saved_shards(path, split)
+            return TableSource(folder, found, shards, images or folder, count_rows(shards))
+        case "parquet":
+            shards = _of_split(files_of(path, found), split)
+            return TableSource(path, found, shards, root, count_rows(shards))
+        case "webdataset":
+            return WebDatasetSource(path, found, _of_split(files_of(path, found), split), root)
+        case "messages":
+            return MessagesSource(path, found, files_of(path, found), root)
+    return LlavaSource(path, found, files_of(path, "llava"), root)
 
 
 def _open_corpus(path: Path, images: Path | None, split: str) -> RowSource:
@@ -69,6 +70,8 @@ def _open_corpus(path: Path, images: Path | None, split: str) -> RowSource:
     if not file.is_file():
         there = ", ".join(sorted(entry.stem for entry in path.glob("*.json") if not _is_ours(entry))) or "none"
         raise DataError(f"{file} does not exist.", "It holds the rows.", f"Splits of this corpus: {there}.")
+    if rows_of_json(file) == "messages":
+        return MessagesSource(path, "messages", (file,), images or path)
     if not (path / INDEX_FILE).is_file():
         return LlavaSource(path, "corpus", (file,), images or path)
     index = CorpusIndex.read(path)
@@ -77,10 +80,10 @@ def _open_corpus(path: Path, images: Path | None, split: str) -> RowSource:
 
 
 def _is_ours(file: Path) -> bool:
-    return file.name in (MANIFEST_FILE, INDEX_FILE, "run.json", "report.json")
+    return file.name in (MANIFEST_FILE, RUN_FILE, INDEX_FILE, "report.json")
 
 
-def _unclear(path: Path, what: str) -> DataError:
-    return DataError(
-        f"{path} is {what}.", "Its rows cannot be read before its format is known.", "Name it with --format."
-    )
+def _of_split(files: Sequence[Path], split: str) -> tuple[Path, ...]:
+    """The files that say they are of a split (`train-00000-of-00004.parquet`, `train/…`), or all where none does."""
+    named = tuple(file for file in files if file.stem.split("-")[0] == split or file.parent.name == split)
+    return named or tuple(files)

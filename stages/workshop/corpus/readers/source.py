@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.errors import DataError, raise_all
-from stages.workshop.corpus.row import BadRow, Row
+from stages.workshop.corpus.picture import Picture
+from stages.workshop.corpus.row import BadRow, Row, printable
 
 # A broken file may have a problem in every row; so many are told one by one.
 NAMED = 20
@@ -22,13 +23,18 @@ class RowSource(ABC):
         path: the input.
         format: a name of `opening.FORMATS`.
         shards: the files that hold the rows, in order.
-        root: where names of pictures begin.
+        root: the folder that names of picture files are relative to.
     """
 
     path: Path
     format: str
     shards: tuple[Path, ...]
     root: Path
+
+    @property
+    def folder(self) -> Path:
+        """What names of shards are relative to."""
+        return self.path.parent if self.path in self.shards else self.path
 
     @property
     def count(self) -> int | None:
@@ -88,10 +94,14 @@ def all_rows(rows: Iterable[Row | BadRow], *, check_pictures: bool = True) -> li
 def _missing(row: Row) -> list[DataError]:
     return [
         DataError(
-            f"{row.place} (id {row.name}): the picture {picture.root / picture.name} does not exist.",
+            f"{row.place} (id {printable(row.name)}): the picture {_where(picture)} does not exist.",
             "The row cannot be learned from or asked.",
             "Get the picture, say where pictures lie with --images, or leave the row out: bluelm data check.",
         )
         for picture in row.pictures
         if not picture.exists()
     ]
+
+
+def _where(picture: Picture) -> str:
+    return printable(str(picture.root / picture.name), None)
