@@ -21,10 +21,11 @@ from stages.workshop.corpus.rendering.scripts import SCRIPTS, characters_of
 from stages.workshop.corpus.rendering.split import SPLITS, Split
 
 # What typst carries, with the scripts of ours that each covers (a test renders every character).
+_EUROPE = ("latin", "latin-extended", "vietnamese", "cyrillic", "greek")
 _TYPST = {
-    "Libertinus Serif": ("latin", "latin-extended", "cyrillic", "greek"),
-    "New Computer Modern": ("latin", "latin-extended", "cyrillic", "greek"),
-    "DejaVu Sans Mono": ("latin", "latin-extended", "cyrillic", "greek"),
+    "Libertinus Serif": (*_EUROPE, "hebrew"),
+    "New Computer Modern": (*_EUROPE, "hebrew"),
+    "DejaVu Sans Mono": (*_EUROPE, "arabic"),
 }
 
 

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import functools
 import string
-from collections.abc import Mapping
-from types import MappingProxyType
 
-# Characters beside those of the shipped texts; every script but Latin also needs digits and points.
-_LETTERS: Mapping[str, str] = MappingProxyType(
-    {
-        "latin": string.ascii_letters + string.punctuation,
-        "latin-extended": string.ascii_letters,
-        "cyrillic": "абвгдежзийклмнопрстуфхцчшщъыьэюя",
-        "greek": "αβγδεζηθικλμνξοπρστυφχψως",
-        "arabic": "ابتثجحخدذرزسشصضطظعغفقكلمنهوي",
-        "hebrew": "אבגדהוזחטיכלמנסעפצקרשתםןףץך",
-        "devanagari": "अआइईउऊएऐओऔकखगघचछजझटठडढणतथदधनपफबभमयरलवशषसह",
-        "thai": "กขคงจฉชซญฐณดตถทธนบปผฝพฟภมยรลวศษสหอฮ",
-        "han": "一二三四五六七八九十",
-        "kana": "あいうえおかきくけこアイウエオカキクケコ",
-        "hangul": "가나다라마바사아자차카타파하",
-    }
-)
-SCRIPTS = tuple(_LETTERS)
+from stages.workshop.corpus.rendering.languages import LANGUAGES
+
+# What English pages need: printable ASCII, and signs of their prices, lists and checks.
+_LATIN = string.ascii_letters + string.digits + string.punctuation + "€£•"
+SCRIPTS = ("latin", *dict.fromkeys(language.script for language in LANGUAGES.values()))
 
 
 @functools.cache
 def characters_of(script: str) -> frozenset[int]:
     """Code points that a font needs to print whatever we write in a script."""
-    return frozenset(map(ord, _LETTERS[script] + string.digits + ".,"))
+    texts = [
+        text
+        for language in LANGUAGES.values()
+        if language.script == script
+        for text in (*language.words, *language.sentences, language.comma)
+    ]
+    both = "".join(texts) if texts else _LATIN
+    capitals = both.upper() if script in ("latin-extended", "cyrillic", "greek") else ""
+    return frozenset(map(ord, both + capitals)) - {ord(" ")}

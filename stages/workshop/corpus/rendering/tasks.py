@@ -13,11 +13,13 @@ from stages.workshop.corpus.rendering.documents import DOCUMENT
 from stages.workshop.corpus.rendering.family import Family
 from stages.workshop.corpus.rendering.formulas import FORMULA
 from stages.workshop.corpus.rendering.memos import MEMO
+from stages.workshop.corpus.rendering.multilingual import FOREIGN, LANGUAGE
 from stages.workshop.corpus.rendering.printed import PRINTED
 from stages.workshop.corpus.rendering.problems import PROBLEM
 from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
 from stages.workshop.corpus.rendering.tables import TABLE
 
+# Those that an absent question may be about.
 _FAMILIES: Mapping[str, Family] = {
     "single-shape": SINGLE_SHAPE,
     "counting": COUNTING,
@@ -27,6 +29,8 @@ _FAMILIES: Mapping[str, Family] = {
     "memo": MEMO,
     "formula": FORMULA,
     "problem": PROBLEM,
+    "foreign": FOREIGN,
+    "language": LANGUAGE,
 }
 FAMILIES: Mapping[str, Family] = MappingProxyType({**_FAMILIES, "absent": absent_family(_FAMILIES)})
 TASKS: Mapping[str, str] = MappingProxyType({task: name for name, family in FAMILIES.items() for task in family.tasks})
