@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["tiles", "features", "vit-features", "corpus", "checkpoint", "quantized", "onnx", "bench"]
+Kind = Literal["tiles", "features", "vit-features", "corpus", "checkpoint", "adapter", "quantized", "onnx", "bench"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 MADE_BY: dict[str, str] = {
@@ -12,7 +12,9 @@ MADE_BY: dict[str, str] = {
     "features": "bluelm encode MODEL PICTURES --out FOLDER",
     "vit-features": "bluelm encode MODEL PICTURES --before-connector --out FOLDER",
     "corpus": "bluelm data render --out FOLDER",
-    "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER, then bluelm finetune (a public model: bluelm adopt)",
+    "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER, then bluelm finetune (from a public model, or from "
+    "a checkpoint with its LoRA adapter apart: bluelm adopt)",
+    "adapter": "bluelm finetune CHECKPOINT --data CORPUS --set lora.merge=false --out FOLDER",
     "quantized": "bluelm quantize CHECKPOINT --data CORPUS --out FOLDER",
     "onnx": "bluelm export CHECKPOINT --out FOLDER",
     "bench": "bluelm bench MODEL --out FOLDER",

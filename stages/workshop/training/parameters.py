@@ -4,6 +4,9 @@ Layer-wise decay (Table 8, 0.9): a tower of L layers learns at
 
     embeddings        layer 0        layer 1              layer L-1, post_layernorm
     peak·0.9^L        peak·0.9^(L-1) peak·0.9^(L-2)   …   peak
+
+With LoRA a line of `trained` that covers factors means the factors: the language model's own weights under it are
+frozen. A line that covers none of them (`language_model.lm_head.*`) means what it names.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from math import prod
 from typing import Literal
 
 from stages.artifacts.errors import BluelmError, RecipeError, raise_all
+from stages.workshop.model.adapter import is_factor
 from stages.workshop.training.recipe import Trained, TrainRecipe
 
 PARTS = ("vision_tower", "multi_modal_projector", "language_model")
 Method = Literal["adamw", "muon"]
+_TEXT = "language_model."
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -73,18 +78,22 @@ def plan_parameters(shapes: Mapping[str, Sequence[int]], recipe: TrainRecipe) ->
     """
     lines = {name: _line(name, recipe.trained) for name in shapes}
     _check(lines, recipe)
+    by_factors = {lines[name] for name in shapes if is_factor(name)}
     layers = {line: _layer_count(name for name in shapes if lines[name] == line) for line in set(lines.values())}
     plans = []
     for name, shape in shapes.items():
         index = lines[name]
         rate = 0.0
+        if is_factor(name):
+            rate = _peak(recipe, index, recipe.lora.learning_rate if recipe.lora else None)
+        elif index is not None and not (name.startswith(_TEXT) and index in by_factors):
+            rate = _peak(recipe, index)
         if index is not None:
-            line = recipe.trained[index]
-            peak = recipe.learning_rate if line.learning_rate is None else line.learning_rate
-            rate = peak * line.layer_decay ** layers_above(name, layers[index])
+            rate *= recipe.trained[index].layer_decay ** layers_above(name, layers[index])
         # One dimension: biases and the weights of norms.
         decay = recipe.optimizer.weight_decay if len(shape) > 1 else 0.0
-        method = recipe.optimizer.matrices if len(shape) == 2 and not _is_lookup(name) else "adamw"
+        hidden = len(shape) == 2 and not _is_lookup(name) and not is_factor(name)
+        method = recipe.optimizer.matrices if hidden else "adamw"
         plans.append(ParameterPlan(name, tuple(shape), rate, decay, method))
     if not any(plan.trained for plan in plans):
         raise RecipeError("The recipe trains nothing.", "All its learning rates are 0.", "Set a learning_rate above 0.")
@@ -124,6 +133,12 @@ def count_by_part(plans: Iterable[ParameterPlan]) -> dict[str, dict[str, int]]:
 def _is_lookup(name: str) -> bool:
     """Tables of vectors and the head: their rows are tokens or positions, so there is no matrix to orthogonalize."""
     return "embed" in name or name.endswith("lm_head.weight")
+
+
+def _peak(recipe: TrainRecipe, index: int | None, own: float | None = None) -> float:
+    """The nearest of: a rate of its own, its line's, the recipe's."""
+    line = None if index is None else recipe.trained[index].learning_rate
+    return next(rate for rate in (own, line, recipe.learning_rate) if rate is not None)
 
 
 def _line(name: str, lines: Sequence[Trained]) -> int | None:

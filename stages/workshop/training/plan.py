@@ -84,7 +84,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     inputs.spec(recipe)
     rows = read_rows(inputs.data)
     outline = inputs.source.outline(texts_of(rows))
-    plans = plan_parameters(outline.shapes(), recipe)
+    plans = plan_parameters(outline.shapes(recipe), recipe)
     report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles, cut=False)).report
     samples = samples_per_device(recipe, inputs.machine)
     tokens, tiles = report.tokens / report.samples, report.tiles / report.samples

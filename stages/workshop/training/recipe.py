@@ -63,6 +63,28 @@ class OptimizerRecipe(RecipeModel):
     )
 
 
+class LoraRecipe(RecipeModel):
+    """LoRA: the language model learns through factors of low rank; its own weights are frozen (peft; ours)."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="width of the factors")
+    alpha: Positive = Field(default=32, description="the factors' product is scaled by alpha / rank")
+    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
+        default=0.0, description="share of the inputs that the factors do not see in training"
+    )
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        description="Linears of the decoder layers that get factors",
+        min_length=1,
+    )
+    learning_rate: Positive | None = Field(
+        default=None,
+        description="peak learning rate of the factors; absent: that of the line in trained, or the recipe's",
+    )
+    merge: bool = Field(
+        default=True, description="merge into the checkpoint at the end; false: keep apart, bluelm adopt merges later"
+    )
+
+
 class Execution(RecipeModel):
     """How the machine goes about it. None of this changes the result, so none of it is recorded as an input."""
 
@@ -101,6 +123,7 @@ class TrainRecipe(RecipeModel):
     global_batch: int = Field(ge=1, description="samples per step: per device × accumulation × processes")
     accumulation: int = Field(default=1, ge=1, description="forward and backward passes per step")
     optimizer: OptimizerRecipe = Field(default_factory=OptimizerRecipe, description="method and constants")
+    lora: LoraRecipe | None = Field(default=None, description="the language model learns through LoRA factors only")
     dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="precision of the products; weights and optimizer stay float32"
     )

@@ -22,6 +22,8 @@ from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.presets import build_model, model_preset, preset_config
 from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.model.tokenizer import train_tokenizer
+from stages.workshop.training.lora import attach
+from stages.workshop.training.recipe import TrainRecipe
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,15 @@ class Outline:
     config: BlueLMVConfig
     processor: BlueLMVProcessor
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Parameter name → shape; nothing is allocated."""
+    def shapes(self, recipe: TrainRecipe) -> dict[str, tuple[int, ...]]:
+        """Parameter name → shape, LoRA factors included; nothing is allocated.
+
+        Raises:
+            RecipeError: LoRA on Linears that are not there.
+        """
         with torch.device("meta"):
             model = BlueLMVForConditionalGeneration(self.config)
+            attach(model, recipe)
         return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
