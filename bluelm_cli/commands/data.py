@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bluelm_cli.commands.data_render import render
+from bluelm_cli.commands.data_revise import revise
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -24,3 +25,4 @@ def group() -> None:
 
 
 data.command("render")(render)
+data.command("revise")(revise)

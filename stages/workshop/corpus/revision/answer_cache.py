@@ -7,9 +7,11 @@ opening; a line damaged in some other way is passed over, and its answer asked f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,10 +34,14 @@ class AnswerCache:
         self._places: dict[bytes, int] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            # A pipe would block for ever.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o644)
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise _unusable(path, error.strerror) from error
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise _unusable(path, "it is no regular file")
             self._lock()
             self._end = self._read()
         except BaseException:
@@ -85,7 +91,7 @@ class AnswerCache:
                     await asyncio.to_thread(os.fsync, self._file)
                     self._synced = reached
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise _unusable(self.path, error.strerror) from error
         self._places[bytes.fromhex(key)] = place
 
     def _append(self, data: bytes) -> None:
@@ -95,7 +101,8 @@ class AnswerCache:
                 written += os.write(self._file, data[written:])
         except OSError:
             # Half a line in the middle would take the next one with it.
-            os.ftruncate(self._file, self._end)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
             raise
         self._end += len(data)
 
@@ -139,9 +146,9 @@ def _parse(line: bytes) -> tuple[str, Reply] | None:
     return (key, reply) if well_formed else None
 
 
-def _unusable(path: Path, error: OSError) -> ArtifactError:
+def _unusable(path: Path, why: str | None) -> ArtifactError:
     return ArtifactError(
-        f"{path} cannot be written: {error.strerror}.",
+        f"{path} cannot be written: {why}.",
         "Answers are kept there, so that none is paid for twice; those that it holds stay.",
         "Free some space or mend its rights, or name another file with --cache.",
     )

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 _RETRIED = (408, 409, 425, 429)
 _LONGEST_BACKOFF = 60.0
 _SHOWN = 300
+_ADDED_HEADERS = (
+    *("OpenAI-Organization", "OpenAI-Project"),
+    *(
+        f"X-Stainless-{name}"
+        for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+    ),
+    *("x-stainless-retry-count", "x-stainless-read-timeout"),
+)
 
 
 class Patience(RecipeModel):
@@ -110,7 +118,9 @@ class Endpoint:
         from openai import APIConnectionError, APIStatusError, APITimeoutError
 
         try:
-            response = await self._client.chat.completions.with_raw_response.create(**request)
+            response = await self._client.chat.completions.with_raw_response.create(
+                **request, extra_headers=_left_out(self._key)
+            )
             return _read(response.content)
         except _MalformedError as error:
             return _Failure(str(error))
@@ -206,20 +216,23 @@ def key_from(variable: str) -> str | None:
 
 
 def _client(url: str, patience: Patience, key: str | None) -> AsyncOpenAI:
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Omit
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    # What the library would add of itself from other variables of the environment is for another endpoint.
-    left_out: dict[str, Any] = {name: Omit() for name in ("OpenAI-Organization", "OpenAI-Project")}
-    if key is None:
-        left_out["Authorization"] = Omit()
     return AsyncOpenAI(
         api_key=key or "none",
         base_url=url,
         timeout=patience.timeout,
         max_retries=0,
-        default_headers=left_out,
         http_client=DefaultAsyncHttpxClient(follow_redirects=False),
     )
+
+
+def _left_out(key: str | None) -> dict[str, Any]:
+    """Headers that the library would add of itself: what other variables of the environment say, and this machine."""
+    from openai import Omit
+
+    names = _ADDED_HEADERS if key is not None else (*_ADDED_HEADERS, "Authorization")
+    return {name: Omit() for name in names}
 
 
 def _check(url: str) -> None:
