@@ -3,7 +3,10 @@
     bluelm adopt VILA1.5-3b --out build/vila
 
 VILA-1.5 is this very architecture; LLaVA-OneVision is it without the downsampler. Weights are renamed, nothing is
-trained; the relaxed tiling, quantization and export then work on them.
+trained; the relaxed tiling, quantization and export then work on them. A checkpoint of ours that keeps its LoRA adapter
+apart (`bluelm finetune --set lora.merge=false`) is taken over with the adapter merged:
+
+    bluelm adopt build/lora --out build/merged
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stages.artifacts.errors import ArtifactError
+from stages.artifacts.errors import ArtifactError, UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
 from stages.artifacts.manifest import Manifest, parent_of, read_manifest
@@ -78,8 +81,15 @@ def plan(config: AdoptConfig, source: Path) -> AdoptPlan:
         ModelError: no layout known here, a variant that computes something else, or broken files.
     """
     from stages.workshop.model.public.adoption import read_public_model
+    from stages.workshop.model.public.merging import is_unmerged
 
     public = read_public_model(source)
+    if is_unmerged(source) and config != AdoptConfig():
+        raise UsageError(
+            f"{source} is a checkpoint of ours: its grid of tiles and its chat template stay.",
+            "It was trained with them.",
+            "Leave out --max-grid and --chat-template.",
+        )
     files = {place.file for place in public.weights.values()}
     return AdoptPlan(
         layout=public.layout,

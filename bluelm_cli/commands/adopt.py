@@ -26,7 +26,13 @@ class Template(StrEnum):
 
 
 def adopt(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="A downloaded VILA-1.5 or LLaVA-OneVision folder.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FOLDER",
+            help="A downloaded VILA-1.5 or LLaVA-OneVision folder, or a checkpoint with its LoRA adapter apart.",
+        ),
+    ],
     out: Out = None,
     max_grid: Annotated[
         str | None, typer.Option("--max-grid", help="Most columns and rows of tiles, 4x4 by default.")
@@ -42,7 +48,8 @@ def adopt(
 ) -> None:
     """Take over a public VILA-1.5 or LLaVA-OneVision model, ready to quantize and export.
 
-    Nothing is downloaded: FOLDER holds the published files (safetensors, not pickles).
+    Nothing is downloaded: FOLDER holds the published files (safetensors, not pickles). A checkpoint of ours with its
+    LoRA adapter apart (finetune --set lora.merge=false) gets it merged.
 
     Example: bluelm adopt VILA1.5-3b --out build/vila
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from stages.artifacts.errors import ModelError
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 
 ADAPTER_FOLDER = "adapter"
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 _NAME = "default"
 _FACTORS = re.compile(r"\.lora_(?:A|B)\.")
 # Where peft puts the model inside its own.
@@ -95,7 +96,7 @@ def write_adapter(
         for name, value in (weights or dict(model.named_parameters())).items()
         if is_factor(name)
     }
-    save_file(factors, folder / _WEIGHTS, metadata={"format": "pt"})
+    save_file(factors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def plain_weights(
@@ -151,9 +152,11 @@ def merge_folder(model: BlueLMVForConditionalGeneration, folder: Path) -> None:
     expected = _expected_problem(folder)
     if expected is not None:
         raise expected
-    # What peft reports of a mismatch is a warning; here it is an error.
     try:
-        wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=_NAME)
+        # What peft reports of a mismatch is a warning; here it is an error, told below.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = PeftModel.from_pretrained(model, str(folder), adapter_name=_NAME)
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
@@ -167,20 +170,22 @@ _FIX = "Use the folder as bluelm finetune wrote it, with its adapter/ inside."
 
 
 def _expected_problem(folder: Path) -> ModelError | None:
-    missing = [name for name in (_CONFIG, _WEIGHTS) if not (folder / name).is_file()]
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (folder / name).is_file()]
     if missing:
         return ModelError(f"{folder} has no {' and no '.join(missing)}.", "There is nothing to merge.", _FIX)
     try:
-        json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return ModelError(f"{folder / _CONFIG} cannot be read: {error}.", "It says where the adapter belongs.", _FIX)
+        return ModelError(
+            f"{folder / CONFIG_FILE} cannot be read: {error}.", "It says where the adapter belongs.", _FIX
+        )
     return None
 
 
 def _check_names(folder: Path, wrapped: nn.Module) -> None:
     from safetensors import safe_open
 
-    with safe_open(folder / _WEIGHTS, framework="pt") as opened:
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as opened:
         there = set(opened.keys())
     wanted = {name.replace(f".{_NAME}.", ".") for name, _ in wrapped.named_parameters() if is_factor(name)}
     if there != wanted:

@@ -21,6 +21,7 @@ from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.model.public.chat_templates import choose_template
 from stages.workshop.model.public.llava_onevision import is_llava_onevision, read_llava_onevision
+from stages.workshop.model.public.merging import is_unmerged, merge_checkpoint, read_unmerged
 from stages.workshop.model.public.source import PublicModel, WeightPlace, read_json, read_shapes, read_tensors
 from stages.workshop.model.public.tokenizers import add_image_token, read_tokenizer
 from stages.workshop.model.public.vila import is_vila, read_vila
@@ -58,6 +59,8 @@ def read_public_model(folder: Path) -> PublicModel:
         raise ModelError(
             f"{folder} is no folder.", f"Known layouts: {LAYOUTS}.", "Download the model and name its folder."
         )
+    if is_unmerged(folder):
+        return read_unmerged(folder)
     config = read_json(folder / "config.json")
     if is_vila(folder, config):
         return read_vila(folder)
@@ -88,7 +91,7 @@ def import_checkpoint(
     """Writes a public checkpoint as one of ours, telling how many weights it has read.
 
     Args:
-        source: the downloaded folder.
+        source: the downloaded folder; or a checkpoint of ours with its LoRA adapter apart, which is merged.
         out: an existing or new folder for the checkpoint.
         max_cols: the widest grid of tiles the processor will choose.
         max_rows: the highest.
@@ -99,6 +102,10 @@ def import_checkpoint(
         UsageError: an unknown chat template.
     """
     public = read_public_model(source)
+    if is_unmerged(source):
+        count = merge_checkpoint(source, out)
+        yield Finished(Adoption(public.layout, count, public.config.tokens_per_tile, "its own", ()))
+        return
     tokenizer = read_tokenizer(public.tokenizer_folder)
     add_image_token(tokenizer)
     public.config.image_token_id = int(tokenizer.convert_tokens_to_ids(IMAGE_TOKEN))
