@@ -68,7 +68,7 @@ Name = Callable[[np.random.Generator, Split], str]
 
 
 def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
-    layout = look.draw_layout(rng, split, "charts", LAYOUTS)
+    layout = look.draw_layout(rng, split, "chart", LAYOUTS)
     margin = max(4.0, 0.035 * min(look.size))
     room, least = Room.on(look.size, margin), look.heights[0]
     chart = _draw_chart(rng, split, layout, room, least)

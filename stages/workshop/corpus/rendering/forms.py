@@ -50,7 +50,7 @@ _TITLE, _ROW = 1.7, 1.15
 
 
 def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
-    layout = look.draw_layout(rng, split, "forms", LAYOUTS)
+    layout = look.draw_layout(rng, split, "form", LAYOUTS)
     style = STYLES[layout]
     margin = max(4.0, 0.03 * min(look.size))
     room, least = Room.on(look.size, margin), look.heights[0]

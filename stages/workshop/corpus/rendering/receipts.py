@@ -53,7 +53,7 @@ _RULES = 2
 
 
 def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
-    layout = look.draw_layout(rng, split, "receipts", LAYOUTS)
+    layout = look.draw_layout(rng, split, "receipt", LAYOUTS)
     margin = max(3.0, 0.03 * min(look.size))
     room, least = Room.on(look.size, margin), look.heights[0]
     letters = min(room.letters(least), int(LEAST_LETTERS[layout] + rng.integers(0, _WIDER)))

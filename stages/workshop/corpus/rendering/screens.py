@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -298,8 +299,12 @@ def _home(rng: np.random.Generator, split: Split, look: Look) -> Page:
     return screen.page(rng, body, exchanges, names, absent, names=names, across=across)
 
 
-SCREEN_LIST = Family(("list-title", "list-item", "list-detail", "screen-time"), _list, LIST_LAYOUTS)
-SCREEN_SETTINGS = Family(("setting-state", "setting-only"), _settings, SETTING_LAYOUTS)
-SCREEN_DIALOG = Family(("dialog-heading", "button-text", "button-place"), _dialog, DIALOG_LAYOUTS)
-SCREEN_CHAT = Family(("chat-message", "chat-contact", "chat-count"), _chat, CHAT_LAYOUTS)
-SCREEN_HOME = Family(("app-beside", "app-corner"), _home, HOME_LAYOUTS)
+SCREENS: Mapping[str, Family] = MappingProxyType(
+    {
+        "screen-list": Family(("list-title", "list-item", "list-detail", "screen-time"), _list, LIST_LAYOUTS),
+        "screen-settings": Family(("setting-state", "setting-only"), _settings, SETTING_LAYOUTS),
+        "screen-dialog": Family(("dialog-heading", "button-text", "button-place"), _dialog, DIALOG_LAYOUTS),
+        "screen-chat": Family(("chat-message", "chat-contact", "chat-count"), _chat, CHAT_LAYOUTS),
+        "screen-home": Family(("app-beside", "app-corner"), _home, HOME_LAYOUTS),
+    }
+)

@@ -8,14 +8,18 @@ from types import MappingProxyType
 
 from stages.artifacts.errors import BluelmError, UsageError, raise_all
 from stages.workshop.corpus.rendering.absent import absent_family
+from stages.workshop.corpus.rendering.charts import CHARTS
 from stages.workshop.corpus.rendering.counting import COUNTING
 from stages.workshop.corpus.rendering.documents import DOCUMENT
 from stages.workshop.corpus.rendering.family import Family
+from stages.workshop.corpus.rendering.forms import FORMS
 from stages.workshop.corpus.rendering.formulas import FORMULA
 from stages.workshop.corpus.rendering.memos import MEMO
 from stages.workshop.corpus.rendering.multilingual import FOREIGN, LANGUAGE
 from stages.workshop.corpus.rendering.printed import PRINTED
 from stages.workshop.corpus.rendering.problems import PROBLEM
+from stages.workshop.corpus.rendering.receipts import RECEIPTS
+from stages.workshop.corpus.rendering.screens import SCREENS
 from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
 from stages.workshop.corpus.rendering.tables import TABLE
 
@@ -31,6 +35,10 @@ _FAMILIES: Mapping[str, Family] = {
     "problem": PROBLEM,
     "foreign": FOREIGN,
     "language": LANGUAGE,
+    "receipt": RECEIPTS,
+    "form": FORMS,
+    "chart": CHARTS,
+    **SCREENS,
 }
 FAMILIES: Mapping[str, Family] = MappingProxyType({**_FAMILIES, "absent": absent_family(_FAMILIES)})
 TASKS: Mapping[str, str] = MappingProxyType({task: name for name, family in FAMILIES.items() for task in family.tasks})
