@@ -24,12 +24,14 @@ from stages.workshop.corpus.llava import write_llava
 from stages.workshop.corpus.rendering.backgrounds import TEXTURES
 from stages.workshop.corpus.rendering.degradations import DEGRADATIONS, Degradation
 from stages.workshop.corpus.rendering.fonts import FontShelf, find_fonts
-from stages.workshop.corpus.rendering.generation import cores, render
+from stages.workshop.corpus.rendering.generation import cores, probe, render
 from stages.workshop.corpus.rendering.job import GridChoice, Job
 from stages.workshop.corpus.rendering.scene import SPLITS, Look, Split
-from stages.workshop.corpus.rendering.tasks import FAMILIES, TASKS, families_of
+from stages.workshop.corpus.rendering.tasks import FAMILIES, families_of
 from stages.workshop.corpus.row import Row
 
+# What is drawn where nothing is named: what also fits small pictures.
+DEFAULT_TASKS = ("colour", "shape", "place", "count", "word", "number", "table")
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
@@ -56,7 +58,7 @@ class DegradationShare(RecipeModel):
 class RenderConfig(RecipeModel):
     """What is rendered."""
 
-    tasks: tuple[str, ...] = Field(default=tuple(TASKS), description="tasks to draw and ask", min_length=1)
+    tasks: tuple[str, ...] = Field(default=DEFAULT_TASKS, description="tasks to draw and ask", min_length=1)
     train: int = Field(default=2000, ge=0, description="training pictures; each asks about all its tasks")
     heldout: int = Field(default=500, ge=0, description="held-out questions per task")
     side: int = Field(default=112, ge=16, le=2048, description="side of a picture of one tile, in pixels")
@@ -225,8 +227,13 @@ class RenderResult:
 
 
 def plan(config: RenderConfig, out: Path | None = None) -> RenderResult:
-    """What would be drawn; draws nothing. Questions of training pictures are at most so many."""
+    """What would be drawn; keeps nothing. Questions of training pictures are at most so many.
+
+    Raises:
+        DataError: families that cannot be drawn.
+    """
     job = config.job
+    probe(job)
     counts: dict[str, SplitCount] = {}
     for split in SPLITS:
         numbers, turns = config.numbers(split), job.order(split)
@@ -250,6 +257,7 @@ def run(config: RenderConfig, out: Path, force: bool = False, threads: int | Non
 
     Raises:
         ArtifactError: something else lies at `out`, or it cannot be written.
+        DataError: families that cannot be drawn.
     """
     job = config.job
     fonts = job.look.fonts
@@ -260,6 +268,7 @@ def run(config: RenderConfig, out: Path, force: bool = False, threads: int | Non
         yield Notice(f"{out} is up to date")
         yield Finished(RenderResult(CorpusIndex.read(out), done.size, out, config))
         return
+    probe(job)
     counts: dict[str, SplitCount] = {}
     with create(out, spec, force=force) as draft:
         for split in SPLITS:

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 def render(
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--task", help="What to draw and ask (repeatable): colour, shape, place, count, word … "),
+        typer.Option("--task", help="What to draw and ask (repeatable): colour, count, word, line, table … "),
     ] = None,
     train: Annotated[int | None, typer.Option("--train", help="Training pictures.")] = None,
     heldout: Annotated[int | None, typer.Option("--heldout", help="Held-out questions per task.")] = None,
     side: Annotated[int | None, typer.Option("--side", help="Side of a picture of one tile, in pixels.")] = None,
+    fonts: Annotated[
+        list[str] | None, typer.Option("--fonts", help="A folder with fonts, beside typst's own (repeatable).")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="K/N", help="Draw only part K of N; data mix joins them.")
+    ] = None,
     out: Out = None,
     recipe: Recipe = None,
     sets: Set = None,
@@ -36,11 +42,14 @@ def render(
     Example: bluelm data render --task colour --task shape --train 2000 --out build/corpus
 
     Example: bluelm data render --task word --task table --side 224 --seed 7 --out build/reading
+
+    Example: bluelm data render --recipe render.yaml --fonts ~/fonts --shard 2/8 --out build/pages-2
     """
     from stages import data_render as stage
     from stages.artifacts.recipes import load_config
 
     flags = {"tasks": tasks or None, "train": train, "heldout": heldout, "side": side, "seed": seed}
+    flags |= {"fonts": fonts or None, **_shard(shard)}
     config = load_config(stage.RenderConfig, recipe=recipe, sets=sets or [], flags=flags)
     if dry_run:
         result = stage.plan(config, out)
@@ -54,6 +63,17 @@ def render(
         console.emit_json({**result.as_dict(), "dry_run": dry_run})
     else:
         _show(result, dry_run)
+
+
+def _shard(given: str | None) -> dict[str, int]:
+    if given is None:
+        return {}
+    shard, _, shards = given.partition("/")
+    if not (shard.isdecimal() and shards.isdecimal()):
+        raise UsageError(
+            f"--shard {given} is not K/N.", "It says which part of how many is drawn.", "Write, say, --shard 1/4."
+        )
+    return {"shard": int(shard), "shards": int(shards)}
 
 
 def _show(result: RenderResult, dry_run: bool) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stages.artifacts.errors import DataError
+from stages.artifacts.errors import BluelmError, DataError, raise_all
 from stages.workshop.corpus.picture import PictureFile
 from stages.workshop.corpus.rendering.degradations import degrade
 from stages.workshop.corpus.rendering.job import Job
@@ -29,6 +29,7 @@ IMAGES = "images"
 _JPEG_QUALITY = 92
 _CHUNK = 64
 _TRIES = 2000
+_OVERFLOWS = 300
 
 
 def render(job: Job, split: Split, numbers: range, folder: Path, processes: int) -> Iterator[list[Row]]:
@@ -58,7 +59,7 @@ def cores() -> int:
 def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchange, ...]]:
     """Picture number `index` of a split and what is asked about it.
 
-    A scene is drawn again until it can be asked, a held-out one until all its tasks can.
+    A scene is drawn again until it can be asked, a held-out one until all its tasks can, a page until it fits.
 
     Raises:
         DataError: chance gave no such scene.
@@ -66,6 +67,7 @@ def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchang
     turns = job.order(split)
     name = turns[index % len(turns)]
     wanted = job.families[name]
+    overflows = 0
     for attempt in range(_TRIES):
         rng = np.random.default_rng([job.seed, SPLITS.index(split), index, attempt])
         look = replace(job.look, size=job.draw_size(rng, name))
@@ -76,14 +78,45 @@ def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchang
                 continue
             scene = compose(drawn, look.fonts) if isinstance(drawn, Page) else drawn
         except PageOverflowError:
+            overflows += 1
+            if overflows == _OVERFLOWS:
+                break
             continue
         chosen = rng.permutation(len(exchanges))
         return _degraded(job, split, index, scene), tuple(exchanges[place] for place in chosen)
-    raise DataError(
-        f"No picture could be drawn that can be asked for {' and '.join(wanted)}.",
-        f"{_TRIES} were tried. A page may be too small for its text, a shape too large to have a place.",
-        "Take a larger side or grid, lower least_text (or least_cover, nameless_colours), or leave the task out.",
+    raise _nothing_drawn(job, name, wanted, overflows)
+
+
+def _nothing_drawn(job: Job, name: str, tasks: tuple[str, ...], overflows: int) -> DataError:
+    if overflows == _OVERFLOWS:
+        largest = max(job.sizes(name), key=lambda size: size.width * size.height)
+        return DataError(
+            f"No page of {name} fits {largest.width} x {largest.height} pixels.",
+            f"{_OVERFLOWS} were tried, with text no lower than {job.look.heights[0]:g} pixels.",
+            f"Take a larger side or grid for {name}, lower least_text, or leave out {', '.join(tasks)}.",
+        )
+    return DataError(
+        f"No picture could be drawn that can be asked for {' and '.join(tasks)}.",
+        f"{_TRIES} were tried; a place, for one, cannot be told of a shape that fills its picture.",
+        "Lower least_cover or nameless_colours, or leave the task out.",
     )
+
+
+def probe(job: Job) -> None:
+    """Draws one picture of each family and split.
+
+    Raises:
+        DataError: families that cannot be drawn, all of them together.
+    """
+    problems: list[BluelmError] = []
+    for name in job.families:
+        for split in SPLITS:
+            try:
+                draw_scene(job, split, job.order(split).index(name))
+            except DataError as error:
+                problems.append(error)
+                break
+    raise_all(problems)
 
 
 def _degraded(job: Job, split: Split, index: int, scene: Scene) -> Scene:

@@ -56,8 +56,17 @@ class Job:
 
     def draw_size(self, rng: np.random.Generator, family: str) -> Size:
         """A size of picture for a family, in pixels."""
-        named = tuple(item for item in self.grids if family in item.families)
-        items = named or tuple(item for item in self.grids if not item.families)
+        items = self._choices(family)
         shares = np.array([item.share for item in items])
-        grid = items[rng.choice(len(items), p=shares / shares.sum())].grid
+        return self._size(items[rng.choice(len(items), p=shares / shares.sum())].grid)
+
+    def sizes(self, family: str) -> tuple[Size, ...]:
+        """All sizes that a family's pictures may have."""
+        return tuple(self._size(item.grid) for item in self._choices(family))
+
+    def _choices(self, family: str) -> tuple[GridChoice, ...]:
+        named = tuple(item for item in self.grids if family in item.families)
+        return named or tuple(item for item in self.grids if not item.families)
+
+    def _size(self, grid: Grid) -> Size:
         return Size(grid.cols * self.side, grid.rows * self.side)
