@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from bluelm_cli.commands.data_check import check
 from bluelm_cli.commands.data_render import render
 from bluelm_cli.commands.data_revise import revise
 
@@ -25,4 +26,5 @@ def group() -> None:
 
 
 data.command("render")(render)
+data.command("check")(check)
 data.command("revise")(revise)

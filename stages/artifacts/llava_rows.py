@@ -69,7 +69,7 @@ def read_llava_row(item: Any, number: int) -> tuple[LlavaRow | None, tuple[Probl
 def row_name(item: Any, number: int) -> str:
     """A row's id as a text, or its number where it has none."""
     given = item.get("id") if isinstance(item, Mapping) else None
-    return str(number if given is None else given)
+    return str(number if given is None else given).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_pictures(item: Mapping[str, Any]) -> tuple[list[PictureReference], list[Problem]]:

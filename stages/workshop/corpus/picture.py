@@ -13,10 +13,12 @@ is wrong with one (missing, broken, its shard replaced by another) is an ImageEr
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import ImageError
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import (
@@ -58,6 +60,9 @@ class Picture(Protocol):
 
     def check(self) -> Size:
         """Its upright size, after its pixels were decoded."""
+
+    def digest(self) -> str:
+        """sha256 of its bytes, in hex."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,15 @@ class PictureFile:
         """Raises: ImageError: it cannot be read or decoded."""
         return check_image(self.path)
 
+    def digest(self) -> str:
+        """Raises: ImageError: it cannot be read."""
+        # Its header first: what is no plain file, a pipe say, is never read to its end.
+        read_size(self.path)
+        try:
+            return digest_file(self.path)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+
 
 class _FromBytes:
     """What follows from `name` and `read`."""
@@ -126,6 +140,10 @@ class _FromBytes:
     def check(self) -> Size:
         """Raises: ImageError: it cannot be read or decoded."""
         return check_image_bytes(self.read(), self.name)
+
+    def digest(self) -> str:
+        """Raises: ImageError: it cannot be read."""
+        return hashlib.sha256(self.read()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from stages.workshop.corpus.readers.detecting import FORMATS, detect, files_of, 
 from stages.workshop.corpus.readers.llava import LlavaSource
 from stages.workshop.corpus.readers.messages import MessagesSource
 from stages.workshop.corpus.readers.source import RowSource
-from stages.workshop.corpus.readers.tables import TableSource, count_rows, saved_shards
+from stages.workshop.corpus.readers.tables import TableSource, count_rows, saved_shards, saved_splits
 from stages.workshop.corpus.readers.webdataset import WebDatasetSource
 
 TRAIN = "train"
@@ -61,6 +61,23 @@ def open_rows(path: Path, format: str | None = None, images: Path | None = None,
         case "messages":
             return MessagesSource(path, found, files_of(path, found), root)
     return LlavaSource(path, found, files_of(path, "llava"), root)
+
+
+def splits_of(path: Path, format: str | None = None) -> tuple[str, ...]:
+    """The splits that an input tells of, "train" first; "train" alone where it tells of none.
+
+    Raises:
+        DataError: nothing is there, or its format is unclear.
+    """
+    found = format or detect(path)
+    names: set[str] = set()
+    if found == "corpus":
+        names = {file.stem for file in path.glob("*.json") if not _is_ours(file)}
+        if (path / INDEX_FILE).is_file():
+            names &= CorpusIndex.read(path).splits.keys() or names
+    elif found == "datasets":
+        names = set(saved_splits(path))
+    return tuple(sorted(names, key=lambda name: (name != TRAIN, name))) or (TRAIN,)
 
 
 def _open_corpus(path: Path, images: Path | None, split: str) -> RowSource:

@@ -117,14 +117,11 @@ def saved_shards(path: Path, split: str) -> tuple[Path, tuple[Path, ...]]:
     Raises:
         DataError: there is no such split, or the folder is not whole.
     """
-    listed = path / "dataset_dict.json"
+    splits = saved_splits(path)
+    if splits and split not in splits:
+        raise DataError(f"{path} has no split {split!r}.", _WHY, f"Its splits: {', '.join(splits)}.")
+    path = path / split if splits else path
     try:
-        if listed.is_file():
-            splits = json.loads(listed.read_bytes())["splits"]
-            if split not in splits:
-                there = ", ".join(map(str, splits))
-                raise DataError(f"{path} has no split {split!r}.", _WHY, f"Its splits: {there}.")
-            path = path / split
         names = [entry["filename"] for entry in json.loads((path / "state.json").read_bytes())["_data_files"]]
         outside = [name for name in names if not is_inside(name)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -134,6 +131,24 @@ def saved_shards(path: Path, split: str) -> tuple[Path, tuple[Path, ...]]:
     if outside:
         raise DataError(f"{path} names the file {outside[0]!r}, which lies outside it.", _WHY, "Do not use this set.")
     return path, tuple(path / name for name in names)
+
+
+def saved_splits(path: Path) -> tuple[str, ...]:
+    """The splits of a set that `datasets` saved; none where it is a single one.
+
+    Raises:
+        DataError: their list is broken.
+    """
+    listed = path / "dataset_dict.json"
+    if not listed.is_file():
+        return ()
+    try:
+        splits = json.loads(listed.read_bytes())["splits"]
+        if isinstance(splits, list) and all(isinstance(name, str) and is_inside(name) for name in splits):
+            return tuple(splits)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{listed} is no list of splits.", _WHY, "Save it again with save_to_disk.")
 
 
 def count_rows(shards: Sequence[Path]) -> int:
