@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stages.workshop.corpus.rendering.family import Family
-from stages.workshop.corpus.rendering.page import Page, PageOverflowError, draw_paper
+from stages.workshop.corpus.rendering.page import Page, PageOverflowError, draw_paper, draw_place
 from stages.workshop.corpus.rendering.scene import Exchange, Look, Split, not_there, word_question
 from stages.workshop.corpus.rendering.sentences import draw_sentence, draw_title
 from stages.workshop.corpus.rendering.typeset import shown
@@ -58,6 +58,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         exchanges=tuple(_exchanges(rng, title, every, layout)),
         texts=(title, *every),
         absent=tuple(_absent(rng, split, every)),
+        place=draw_place(rng),
         margin=margin,
         paper=paper,
         ink=ink,
@@ -128,11 +129,11 @@ def _markup(title: str, paragraphs: Sequence[Sequence[str]], layout: str) -> str
             number += 1
             count = f"#box(width: 1.8em)[{number}]" if layout == "numbered" else ""
             indent = "#h(1.5em)" if layout == "indented" and line is paragraph[0] else ""
-            lines.append(f"#whole[{indent}{count}{shown(line)}]")
-        parts.append("#stack(spacing: 0.32em, " + ", ".join(line.removeprefix("#") for line in lines) + ")")
+            lines.append(f"[{indent}{count}{shown(line)}]")
+        parts.append("#stack(spacing: 0.32em, " + ", ".join(lines) + ")")
     body = f"\n#v({_GAP}em, weak: true)\n".join(parts)
     text = f"{heading}\n#v(0.5em, weak: true)\n{body}"
-    return f"#block(stroke: 0.06em + ink, inset: 0.8em, width: 100%)[{text}]" if layout == "framed" else text
+    return f"#block(stroke: 0.06em + ink, inset: 0.8em)[{text}]" if layout == "framed" else f"#snug[{text}]"
 
 
 DOCUMENT = Family(("heading", "line-begins", "first-word", "line-count", "page-text"), _draw, LAYOUTS)

@@ -37,7 +37,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
     smallest = look.heights[0] / _INDEX
     paper, ink = draw_paper(rng)
     return Page(
-        f"#align({draw_place(rng)}, whole[{_markup(rng, formulas, layout)}])",
+        _markup(rng, formulas, layout),
         look.size,
         font=look.draw_font(rng, split),
         height=max(smallest, look.draw_height(rng)),
@@ -48,6 +48,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         ),
         texts=tuple(formula.latex for formula in formulas),
         absent=_absent(rng, count),
+        place=draw_place(rng),
         margin=0.05 * min(look.size),
         paper=paper,
         ink=ink,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stages.workshop.corpus.rendering.family import Family
-from stages.workshop.corpus.rendering.page import Page, PageOverflowError, draw_paper
+from stages.workshop.corpus.rendering.page import Page, PageOverflowError, draw_paper, draw_place
 from stages.workshop.corpus.rendering.scene import Exchange, Look, Split, not_there, word_question
 from stages.workshop.corpus.rendering.sentences import draw_phrase, draw_title
 from stages.workshop.corpus.rendering.strings import draw_code, draw_date, draw_figure, draw_price
@@ -73,6 +73,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         exchanges=tuple(_exchanges(rng, fields, items)),
         texts=(title, *fields.values(), *items),
         absent=tuple(_absent(rng, fields, items)),
+        place=draw_place(rng),
         margin=margin,
         paper=paper,
         ink=ink,
@@ -113,20 +114,18 @@ def _absent(rng: np.random.Generator, fields: Mapping[str, str], items: Sequence
 
 
 def _markup(title: str, fields: Mapping[str, str], items: Sequence[str], layout: str) -> str:
-    heading = f"#whole[#text(1.25em)[#strong[{shown(title)}]]]"
+    heading = f"#text(1.25em)[#strong[{shown(title)}]]"
     if layout == "aligned":
         cells = ", ".join(f"[{shown(label)}], [{shown(value)}]" for label, value in fields.items())
-        body = f"#whole[#grid(columns: 2, column-gutter: 1em, row-gutter: 0.4em, {cells})]"
+        body = f"#grid(columns: 2, column-gutter: 1em, row-gutter: 0.4em, {cells})"
     else:
         strong = layout in ("bold", "boxed")
         named = ((f"#strong[{shown(label + ':')}]" if strong else shown(label + ":"), v) for label, v in fields.items())
-        body = "\n".join(f"#whole[{label} {shown(value)}]" for label, value in named)
+        body = "\n\n".join(f"{label} {shown(value)}" for label, value in named)
     if layout == "boxed":
-        body = f"#block(stroke: 0.05em + ink, inset: 0.5em, width: 100%)[{body}]"
+        body = f"#block(stroke: 0.05em + ink, inset: 0.5em)[{body}]"
     mark = _MARKS.get(layout, "#sym.bullet")
-    listed = "\n".join(
-        f"#whole[{mark.format(number=number)} {shown(item)}]" for number, item in enumerate(items, start=1)
-    )
+    listed = "\n\n".join(f"{mark.format(number=number)} {shown(item)}" for number, item in enumerate(items, start=1))
     return f"{heading}\n#v(0.7em, weak: true)\n{body}\n#v(0.9em, weak: true)\n{listed}"
 
 

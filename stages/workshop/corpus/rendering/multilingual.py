@@ -80,15 +80,14 @@ def _page(
     if layout == "lines":
         highest = min(width / (longest * letter), height / (_LINE * len(texts)))
         markup = "#stack(spacing: 0.6em, " + ", ".join(shown(text).removeprefix("#") for text in texts) + ")"
-        markup = f"#whole[{markup}]"
     else:
         highest = min((width * height / (_LINE * letter * longest)) ** 0.5, width / (letter * min(longest, 8)))
-        markup = _MARKUP[layout].format(text=shown(texts[0]))
+        markup = _MARKUP[layout].format(text=f"#flow({width - 1.2 * highest:.1f}pt)[{shown(texts[0])}]")
     if highest < look.heights[0]:
         raise PageOverflowError
     paper, ink = draw_paper(rng)
     return Page(
-        f"#align({draw_place(rng)})[{markup}]",
+        markup,
         look.size,
         font=look.draw_font(rng, split, language.script),
         height=look.draw_height(rng, highest),
@@ -96,6 +95,7 @@ def _page(
         exchanges=(exchange,),
         texts=texts,
         absent=absent,
+        place=draw_place(rng),
         margin=margin,
         paper=paper,
         ink=ink,

@@ -13,14 +13,17 @@ from stages.workshop.corpus.rendering.fonts import FontShelf
 from stages.workshop.corpus.rendering.scene import Exchange, Scene
 from stages.workshop.corpus.rendering.typeset import TOO_WIDE, quoted, typeset
 
-# `whole(body)`: for content that typst would let run out of its room or over its neighbour: such a page is not used.
+# For markup: `whole(body)` refuses content that typst would let run out of its room or over its neighbour;
+# `snug(body)` is a block as wide as its widest line; `flow(room, body)` breaks lines where they are wider than that.
 PRELUDE = (
     "#let whole(body) = layout(room => { "
     f"if measure(body).width > room.width + 0.01pt {{ panic({quoted(TOO_WIDE)}) }}; body }})\n"
+    "#let snug(body) = context block(width: measure(body).width, body)\n"
+    "#let flow(room, body) = context if measure(body).width > room { block(width: room, body) } else { body }\n"
 )
-_SIDES, _HEIGHTS = ("left", "center", "right"), ("top", "horizon", "bottom")
 _SMALLER = 0.88
 _DARK = 0.12
+_ALIGNED = 0.4
 # Scripts that are written from right to left, with a language that typst knows.
 _RIGHT_TO_LEFT = {"arabic": "ar", "hebrew": "he"}
 
@@ -36,8 +39,8 @@ class Page:
     Markup gives sizes in `em`, so that the page can be set smaller where it does not fit.
 
     Attributes:
-        body: typst markup; texts in it went through `typeset.quoted` or `shown`. `#whole(…)` refuses what is too wide;
-            `paper` and `ink` are the colours.
+        body: typst markup; texts in it went through `typeset.quoted` or `shown`. `paper` and `ink` are the colours;
+            `PRELUDE` has some functions.
         size: in pixels.
         font: name of a font on the shelf.
         height: of the text in pixels ("1em").
@@ -45,6 +48,8 @@ class Page:
         exchanges: what can be asked, each with one right answer.
         texts: everything written that belongs to one split.
         absent: questions of the task "absent", about what such a page might hold and this one does not.
+        place: where the body lies in the room that it leaves, (0, 0) top left and (1, 1) bottom right; it is then set
+            alone, which takes half the time, and known to be whole by its size. None: it is laid out on the whole page.
         margin: in pixels on each side.
         paper, ink: colours, "#rrggbb".
         script: of the font; decides the direction.
@@ -60,6 +65,7 @@ class Page:
     exchanges: tuple[Exchange, ...]
     texts: tuple[str, ...] = ()
     absent: tuple[Exchange, ...] = ()
+    place: tuple[float, float] | None = None
     margin: float = 8.0
     paper: str = "#ffffff"
     ink: str = "#000000"
@@ -77,20 +83,43 @@ def compose(page: Page, shelf: FontShelf) -> Scene:
     height = page.height
     while height >= page.smallest:
         picture = typeset(source(page, height), shelf.folders)
-        if picture is not None and (page.bleed or has_clear_edges(picture, page.paper)):
+        if picture is not None and page.place is not None:
+            picture = _placed(page, page.place, picture, _edge(height))
+        elif picture is not None and not page.bleed and not has_clear_edges(picture, page.paper):
+            picture = None
+        if picture is not None:
             return Scene(picture, page.exchanges, page.texts, facts={**page.facts, "height": height})
         height *= _SMALLER
     raise PageOverflowError
+
+
+def _edge(height: float) -> int:
+    """Pixels of paper around a body that is set alone, for what hangs out of its letters' boxes."""
+    return max(2, round(0.15 * height))
+
+
+def _placed(page: Page, place: tuple[float, float], body: Image.Image, edge: int) -> Image.Image | None:
+    """A body that was set alone, on its page; None where there is no room for it."""
+    room = [size - 2 * page.margin - (taken - 2 * edge) for size, taken in zip(page.size, body.size, strict=True)]
+    if min(room) < 0 or not has_clear_edges(body, page.paper):
+        return None
+    picture = Image.new("RGB", page.size, page.paper)
+    across, down = (round(page.margin + share * free) - edge for share, free in zip(place, room, strict=True))
+    picture.paste(body, (across, down))
+    return picture
 
 
 def source(page: Page, height: float) -> str:
     """The whole typst document of a page at one height of text."""
     language = _RIGHT_TO_LEFT.get(page.script)
     direction = f", lang: {quoted(language)}" if language else ""
+    if page.place is not None:
+        room = f"width: auto, height: auto, margin: {_edge(height)}pt"
+    else:
+        room = f"width: {page.size.width}pt, height: {page.size.height}pt, margin: {page.margin:.2f}pt"
     return (
         f"{PRELUDE}#let paper = rgb({quoted(page.paper)})\n#let ink = rgb({quoted(page.ink)})\n"
-        f"#set page(width: {page.size.width}pt, height: {page.size.height}pt, "
-        f"margin: {page.margin:.2f}pt, fill: paper)\n"
+        f"#set page({room}, fill: paper)\n"
         # No fallback: a text stands in the font that the manifest names.
         f"#set text(size: {height:.2f}pt, fill: ink, font: {quoted(page.font)}, "
         f"hyphenate: false, fallback: false{direction})\n"
@@ -116,9 +145,10 @@ def draw_paper(rng: np.random.Generator) -> tuple[str, str]:
     return hexadecimal(light), hexadecimal(dark)
 
 
-def draw_place(rng: np.random.Generator) -> str:
-    """An alignment on the page, as typst writes it: nine places, all as often."""
-    return f"{_SIDES[rng.integers(len(_SIDES))]} + {_HEIGHTS[rng.integers(len(_HEIGHTS))]}"
+def draw_place(rng: np.random.Generator) -> tuple[float, float]:
+    """A place for a body on its page (see `Page.place`): anywhere, often at an edge or in the middle."""
+    across, down = (round(2 * share) / 2 if rng.random() < _ALIGNED else float(share) for share in rng.random(2))
+    return across, down
 
 
 def hexadecimal(rgb: np.ndarray) -> str:

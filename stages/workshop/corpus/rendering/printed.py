@@ -53,7 +53,7 @@ def _draw(
     margin = 0.05 * min(look.size)
     markup = _MARKUP[layout].format(text=shown(text))
     return Page(
-        f"#align({draw_place(rng)}, whole[{markup}])",
+        markup,
         look.size,
         font=look.draw_font(rng, split),
         height=look.draw_height(rng, _highest(text, layout, look, margin)),
@@ -61,6 +61,7 @@ def _draw(
         exchanges=(Exchange(task, word_question(rng, QUESTIONS[task]), text),),
         texts=(text,),
         absent=_absent(rng, task),
+        place=draw_place(rng),
         margin=margin,
         paper=paper,
         ink=ink,

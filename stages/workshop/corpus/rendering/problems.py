@@ -59,7 +59,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
     body = _column(problem) if problem.column else _stacked(lines)
     paper, ink = draw_paper(rng)
     return Page(
-        f"#align({draw_place(rng)}, whole[{_MARKUP[layout].format(body=body, number=rng.integers(1, 40))}])",
+        _MARKUP[layout].format(body=body, number=rng.integers(1, 40)),
         look.size,
         font=look.draw_font(rng, split),
         height=height,
@@ -69,6 +69,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
             Exchange("problem-steps", word_question(rng, STEPS_QUESTIONS), problem.worked),
         ),
         texts=(" ".join(problem.lines),),
+        place=draw_place(rng),
         margin=margin,
         paper=paper,
         ink=ink,

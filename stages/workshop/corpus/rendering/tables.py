@@ -60,7 +60,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
     layout = look.draw_layout(rng, split, "table", LAYOUTS)
     paper, ink = draw_paper(rng)
     return Page(
-        f"#align({draw_place(rng)}, whole[{_markup(table, layout)}])",
+        _markup(table, layout),
         look.size,
         font=look.draw_font(rng, split),
         height=height,
@@ -68,6 +68,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         exchanges=tuple(_exchanges(rng, table)),
         texts=tuple(text for line in table.lines for text in line),
         absent=tuple(_absent(rng, split, table)),
+        place=draw_place(rng),
         margin=margin,
         paper=paper,
         ink=ink,
