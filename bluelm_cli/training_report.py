@@ -39,12 +39,13 @@ def show_plan(plan: dict[str, Any], as_json: bool) -> None:
         "optimizer groups", ["peak learning rate", "weight decay", "method", "tensors", "parameters"], groups
     )
     batch = f"{plan['samples_per_device']} a device × {plan['accumulation']} passes × {plan['processes']} processes"
+    passes = plan["passes_over_the_data"]
     memory = {name: f"{value / _MIB:,.0f} MiB" for name, value in plan["memory"].items()}
     facts = [
         ["steps", plan["steps"]],
         ["global batch", f"{plan['global_batch']} = {batch}"],
-        ["conversations", plan["conversations"]],
-        ["passes over the data", f"{plan['passes_over_the_data']:.2f}"],
+        ["conversations", "a stream" if plan["conversations"] is None else plan["conversations"]],
+        ["passes over the data", "?" if passes is None else f"{passes:.2f}"],
         ["tokens per step", f"{plan['tokens_per_step']:,}"],
         ["tiles per step", f"{plan['tiles_per_step']:,}"],
         *[[f"memory: {name.replace('_', ' ')}", text] for name, text in memory.items()],

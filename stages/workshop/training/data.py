@@ -12,9 +12,10 @@ from stages.device.imaging.reading import make_all, use_all
 from stages.workshop.corpus.readers.opening import open_rows
 from stages.workshop.corpus.readers.source import all_rows
 from stages.workshop.corpus.row import Row
-from stages.workshop.training.pictures import CutTiles, StoredTiles, TileSource
+from stages.workshop.training.pictures import CutTiles, StoredTiles, Tiled, TileSource
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.samples import Sample, SampleBuilder, SampleReport
+from stages.workshop.training.sample_report import SampleReport
+from stages.workshop.training.samples import Sample, SampleBuilder
 from stages.workshop.training.sources import Outline
 from stages.workshop.training.stream import Told
 
@@ -69,20 +70,14 @@ def prepare(
         RecipeError: the sequences are longer than the model's positions.
     """
     check_positions(outline, recipe)
-    processor = outline.processor
-    # The checkpoint keeps the tiling it is trained with.
-    spec = recipe.tiling.spec(processor.image_processor.spec)
-    processor.image_processor.tiling = spec.model_dump(mode="json")
-    budget = recipe.execution.picture_memory_mb * _MEGABYTE
-    cutter = CutTiles(processor.image_processor, spec, budget)
-    source = cutter if tiles is None else StoredTiles(tiles, spec, cutter)
-    counts = yield from _count_tiles(rows, source, cut)
-    builder = SampleBuilder(processor.prompts, spec.tokens_per_tile, recipe.sequence_length)
+    source = tile_source(outline, recipe, tiles, recipe.execution.picture_memory_mb * _MEGABYTE)
+    yield from _measure(rows, source, cut)
+    builder = sample_builder(outline, recipe, source, SampleReport())
     samples: list[Sample] = []
     for index, row in enumerate(rows):
         if index % _PROGRESS_EVERY == 0:
             yield Progress("reading conversations", index, len(rows), "conversations")
-        sample = builder.build(row, [counts[picture] for picture in row.paths])
+        sample = builder.build(row)
         if sample is not None:
             samples.append(sample)
     yield Progress("reading conversations", len(rows), len(rows), "conversations")
@@ -97,13 +92,40 @@ def prepare(
     return Prepared(samples, source, builder.report)
 
 
-def _count_tiles(rows: Sequence[Row], source: TileSource, cut: bool) -> Generator[Told, None, dict[Path, int]]:
-    """Tiles of every picture; the pictures are cut as well where `cut` says so and memory holds them.
+def tile_source(outline: Outline, recipe: TrainRecipe, tiles: Path | None, budget: int) -> TileSource:
+    """Where the tiles of this training come from; the processor takes the recipe's tiling over.
+
+    Args:
+        outline: the model's configuration and processor.
+        recipe: how pictures are tiled.
+        tiles: a tiles artifact, or None to cut the pictures here.
+        budget: bytes of tiles kept in memory.
+
+    Raises:
+        ArtifactError: the folder's tiles are of another size.
+    """
+    pictures = outline.processor.image_processor
+    # The checkpoint keeps the tiling it is trained with.
+    spec = recipe.tiling.spec(pictures.spec)
+    pictures.tiling = spec.model_dump(mode="json")
+    cutter = CutTiles(pictures, spec, budget)
+    return cutter if tiles is None else StoredTiles(tiles, spec, cutter)
+
+
+def sample_builder(outline: Outline, recipe: TrainRecipe, source: TileSource, report: SampleReport) -> SampleBuilder:
+    """Makes samples as the recipe says."""
+    processor = outline.processor
+    tokens_per_tile = processor.image_processor.spec.tokens_per_tile
+    return SampleBuilder(processor.prompts, tokens_per_tile, recipe.sequence_length, source, recipe.too_long, report)
+
+
+def _measure(rows: Sequence[Row], source: TileSource, cut: bool) -> Generator[Told, None, None]:
+    """Reads the header of every picture; cuts them as well where `cut` says so and memory holds their tiles.
 
     Raises:
         ImageError: broken pictures, together.
     """
-    pictures = list(dict.fromkeys(picture for row in rows for picture in row.paths))
+    pictures = [Tiled(picture) for picture in dict.fromkeys(picture for row in rows for picture in row.pictures)]
     counts = yield from make_all("measuring pictures", source.tile_count, pictures)
     if isinstance(source, StoredTiles) and source.cut_again:
         yield Notice(
@@ -112,7 +134,6 @@ def _count_tiles(rows: Sequence[Row], source: TileSource, cut: bool) -> Generato
         )
     if isinstance(source, CutTiles) and cut and source.fits(sum(counts)):
         yield from use_all("cutting pictures", source.tiles_of, pictures, lambda kept: None)
-    return dict(zip(pictures, counts, strict=True))
 
 
 def check_positions(outline: Outline, recipe: TrainRecipe) -> None:

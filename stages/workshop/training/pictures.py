@@ -5,34 +5,66 @@ Tiles stay uint8 [tiles, 3, S, S] until they are on the training device: a quart
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import ArtifactError
 from stages.device.imaging.crop import crop_tiles, padding_colour
 from stages.device.imaging.geometry import Size
-from stages.device.imaging.loading import load_image, read_size
 from stages.device.imaging.spec import TilingSpec
 from stages.device.imaging.tiles_file import TENSOR, TILES_FILE, TiledImage, read_tiles_index
-from stages.device.imaging.tiling import plan_tiling
+from stages.device.imaging.tiling import Tiling, plan_tiling
+from stages.workshop.corpus.picture import Picture
 from stages.workshop.model.image_processing import BlueLMVImageProcessor
+
+# Sizes, and tiles of a folder, of so many pictures are remembered.
+_REMEMBERED = 1 << 20
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A picture, and the most local tiles it may have where its sample is too long; None: what the tiling allows."""
+
+    picture: Picture
+    most: int | None = None
 
 
 class TileSource(Protocol):
     """Gives the tiles of a picture."""
 
-    def tile_count(self, picture: Path) -> int:
+    def tile_count(self, tiled: Tiled) -> int:
         """How many tiles a picture has, without reading its pixels."""
 
-    def holds(self, picture: Path) -> bool:
+    def coarser(self, tiled: Tiled) -> Tiled | None:
+        """The same picture in the next smaller grid; None where it is one tile already."""
+
+    def holds(self, tiled: Tiled) -> bool:
         """Whether its tiles are at hand, so that loading them costs nothing."""
 
-    def tiles_of(self, picture: Path) -> torch.Tensor:
+    def tiles_of(self, tiled: Tiled) -> torch.Tensor:
         """Its tiles, uint8 [tiles, 3, S, S]."""
+
+
+def plan_tiled(size: Size, spec: TilingSpec, most: int | None) -> Tiling:
+    """How a picture of this size is cut into at most so many local tiles."""
+    return plan_tiling(size, spec if most is None else spec.model_copy(update={"max_tiles": most}))
+
+
+def coarser_budget(size: Size, spec: TilingSpec, most: int | None) -> int | None:
+    """The largest budget of local tiles below the picture's own whose grid lies in the tiling's box; None: one tile."""
+    now = plan_tiled(size, spec, most).grid
+    for budget in range(now.area - 1, 0, -1):
+        grid = plan_tiled(size, spec, budget).grid
+        if spec.max_tiles is not None or (grid.cols <= spec.max_cols and grid.rows <= spec.max_rows):
+            return budget
+    return None
 
 
 class CutTiles:
@@ -49,30 +81,35 @@ class CutTiles:
         self._resample = processor.resample
         self._spec = spec
         self._left = budget
-        self._kept: dict[Path, torch.Tensor] = {}
+        self._kept: dict[Tiled, torch.Tensor] = {}
         self._lock = threading.Lock()
+        self._size: Callable[[Any], Size] = functools.lru_cache(maxsize=_REMEMBERED)(_size_of)
 
     def fits(self, tiles: int) -> bool:
         """Whether so many more tiles would all be kept."""
         return tiles * 3 * self._spec.tile_size**2 <= self._left
 
-    def tile_count(self, picture: Path) -> int:
-        return plan_tiling(read_size(picture), self._spec).tiles
+    def tile_count(self, tiled: Tiled) -> int:
+        return plan_tiled(self._size(tiled.picture), self._spec, tiled.most).tiles
 
-    def holds(self, picture: Path) -> bool:
-        return picture in self._kept
+    def coarser(self, tiled: Tiled) -> Tiled | None:
+        budget = coarser_budget(self._size(tiled.picture), self._spec, tiled.most)
+        return None if budget is None else Tiled(tiled.picture, budget)
 
-    def tiles_of(self, picture: Path) -> torch.Tensor:
-        kept = self._kept.get(picture)
+    def holds(self, tiled: Tiled) -> bool:
+        return tiled in self._kept
+
+    def tiles_of(self, tiled: Tiled) -> torch.Tensor:
+        kept = self._kept.get(tiled)
         if kept is not None:
             return kept
-        image = load_image(picture)
-        tiling = plan_tiling(Size(*image.size), self._spec)
+        image = tiled.picture.load()
+        tiling = plan_tiled(Size(*image.size), self._spec, tiled.most)
         tiles = torch.from_numpy(crop_tiles(image, tiling, self._pad, self._resample))  # [tiles, 3, S, S]
         with self._lock:
-            if picture not in self._kept and tiles.nbytes <= self._left:
+            if tiled not in self._kept and tiles.nbytes <= self._left:
                 self._left -= tiles.nbytes
-                self._kept[picture] = tiles
+                self._kept[tiled] = tiles
         return tiles
 
 
@@ -104,37 +141,37 @@ class StoredTiles:
         self._spec = spec
         self._fallback = fallback
         self._entries = {entry.sha256: entry for entry in index.images}
-        self._found: dict[Path, TiledImage | None] = {}
+        self._entry = functools.lru_cache(maxsize=_REMEMBERED)(self._find)
         self._file = safe_open(str(folder / TILES_FILE), framework="pt").get_slice(TENSOR)
+        self.cut_again = 0
 
-    @property
-    def cut_again(self) -> int:
-        """Pictures asked for so far that the folder does not hold as this training wants them."""
-        return sum(entry is None for entry in self._found.values())
+    def tile_count(self, tiled: Tiled) -> int:
+        entry = self._entry(tiled)
+        return self._fallback.tile_count(tiled) if entry is None else entry.tile_count
 
-    def tile_count(self, picture: Path) -> int:
-        entry = self._entry(picture)
-        return self._fallback.tile_count(picture) if entry is None else entry.tile_count
+    def coarser(self, tiled: Tiled) -> Tiled | None:
+        return self._fallback.coarser(tiled)
 
-    def holds(self, picture: Path) -> bool:
-        return self._entry(picture) is not None or self._fallback.holds(picture)
+    def holds(self, tiled: Tiled) -> bool:
+        return self._entry(tiled) is not None or self._fallback.holds(tiled)
 
-    def tiles_of(self, picture: Path) -> torch.Tensor:
-        entry = self._entry(picture)
+    def tiles_of(self, tiled: Tiled) -> torch.Tensor:
+        entry = self._entry(tiled)
         if entry is None:
-            return self._fallback.tiles_of(picture)
+            return self._fallback.tiles_of(tiled)
         tiles: torch.Tensor = self._file[entry.first_tile : entry.first_tile + entry.tile_count]  # [tiles, 3, S, S]
         return tiles
 
-    def _entry(self, picture: Path) -> TiledImage | None:
-        if picture not in self._found:
-            self._found[picture] = self._find(picture)
-        return self._found[picture]
-
-    def _find(self, picture: Path) -> TiledImage | None:
+    def _find(self, tiled: Tiled) -> TiledImage | None:
         """The picture's entry, if its tiles are those that this training would cut."""
-        entry = self._entries.get(digest_file(picture)) if picture.is_file() else None
-        if entry is None:
-            return None
-        wanted = plan_tiling(Size(entry.width, entry.height), self._spec)
-        return entry if (entry.grid, entry.picture) == (wanted.grid, wanted.picture) else None
+        entry = self._entries.get(hashlib.sha256(tiled.picture.read()).hexdigest()) if tiled.picture.exists() else None
+        if entry is not None:
+            wanted = plan_tiled(Size(entry.width, entry.height), self._spec, tiled.most)
+            if (entry.grid, entry.picture) == (wanted.grid, wanted.picture):
+                return entry
+        self.cut_again += 1
+        return None
+
+
+def _size_of(picture: Picture) -> Size:
+    return picture.size()

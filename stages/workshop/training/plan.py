@@ -6,6 +6,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
+from stages.workshop.corpus.readers.opening import open_rows
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
 from stages.workshop.training.machine import check_machine, samples_per_device
 from stages.workshop.training.memory import MemoryEstimate, estimate_memory
@@ -13,6 +14,7 @@ from stages.workshop.training.parameters import GroupPlan, count_by_part, group,
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.stage import StageInputs
 from stages.workshop.training.stream import Told
+from stages.workshop.training.streamed import first_rows
 
 _SAMPLES = 256
 
@@ -26,7 +28,7 @@ class TrainPlan:
         recipe: every value.
         parts: per part of the model, parameters and how many of them learn.
         groups: the optimizer's groups.
-        conversations: in the corpus.
+        conversations: in the corpus; None where a stream would have to be read to know.
         tokens_per_sample, tiles_per_sample: means over the first samples.
         samples_per_device: per pass.
         processes: that train together.
@@ -37,7 +39,7 @@ class TrainPlan:
     recipe: TrainRecipe
     parts: dict[str, dict[str, int]]
     groups: tuple[GroupPlan, ...]
-    conversations: int
+    conversations: int | None
     tokens_per_sample: float
     tiles_per_sample: float
     samples_per_device: int
@@ -66,7 +68,7 @@ class TrainPlan:
             "accumulation": self.recipe.accumulation,
             "processes": self.processes,
             "conversations": self.conversations,
-            "passes_over_the_data": self.recipe.steps * batch / self.conversations,
+            "passes_over_the_data": self.recipe.steps * batch / self.conversations if self.conversations else None,
             "tokens_per_step": round(batch * self.tokens_per_sample),
             "tiles_per_step": round(batch * self.tiles_per_sample),
             "memory": self.memory.as_dict(),
@@ -82,7 +84,8 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     """
     check_machine(recipe, inputs.machine)
     inputs.spec(recipe)
-    rows = read_rows(inputs.data)
+    source = open_rows(inputs.data) if recipe.streaming else None
+    rows = read_rows(inputs.data) if source is None else list(first_rows(source))
     outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
     report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles, cut=False)).report
@@ -93,7 +96,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
         recipe=recipe,
         parts=count_by_part(plans),
         groups=group(plans),
-        conversations=len(rows),
+        conversations=len(rows) if source is None else source.count,
         tokens_per_sample=tokens,
         tiles_per_sample=tiles,
         samples_per_device=samples,

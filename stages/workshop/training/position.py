@@ -20,8 +20,8 @@ class DataPosition(Protocol):
     `advance` is told of each of them (what it must know can ride in the batch, as a plain Python value).
     """
 
-    def advance(self, batch: Mapping[str, Any]) -> None:
-        """A batch was trained on."""
+    def advance(self, batch: dict[str, Any]) -> None:
+        """A batch was trained on; what is no input of the model is taken out of it."""
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last batch told, as plain JSON."""

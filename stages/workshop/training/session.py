@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +29,12 @@ from stages.workshop.training.monitor import Monitor, open_board
 from stages.workshop.training.parameters import GroupPlan
 from stages.workshop.training.processes import is_main
 from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.sample_report import write_report
+from stages.workshop.training.segments import segmented_attention
 from stages.workshop.training.states import TrainingState, drop_states, newest_state
 from stages.workshop.training.stream import Emit, Told, stream
+from stages.workshop.training.streamed import Streamed, gather, hand_in
+from stages.workshop.training.streamed_order import StreamedOrder
 from stages.workshop.training.trainer import StageTrainer
 
 
@@ -40,7 +45,7 @@ class Session:
     Attributes:
         model: float32 weights, trained in place.
         processor: its tokenizer and picture settings.
-        prepared: samples and tiles.
+        prepared: samples and tiles, or a stream.
         groups: what is trained, and how fast.
         recipe: everything else.
         machine: where it runs.
@@ -51,7 +56,7 @@ class Session:
 
     model: BlueLMVForConditionalGeneration
     processor: BlueLMVProcessor
-    prepared: Prepared
+    prepared: Prepared | Streamed
     groups: Sequence[GroupPlan]
     recipe: TrainRecipe
     machine: Machine
@@ -140,10 +145,12 @@ def _work(session: Session, state: TrainingState | None, emit: Emit, stop: threa
     try:
         if recipe.execution.sharding == "fsdp2":
             sharding.shard(session.model, machine.name, bfloat16=recipe.dtype == "bfloat16")
-        trainer = _trainer(session, monitor, stop)
-        trainer.train(resume_from_checkpoint=str(state.path) if state else None)
+        with segmented_attention(session.model.language_model) if recipe.packing else nullcontext():
+            trainer = _trainer(session, monitor, stop)
+            trainer.train(resume_from_checkpoint=str(state.path) if state else None)
         if trainer.state.global_step < recipe.steps:
             raise InterruptedByOthers
+        _report_data(session, trainer)
         weights = sharding.full_weights(session.model) if sharding.is_sharded(session.model) else None
     except DivergedError as error:
         error.weights = sharding.full_weights(session.model) if sharding.is_sharded(session.model) else None
@@ -151,6 +158,21 @@ def _work(session: Session, state: TrainingState | None, emit: Emit, stop: threa
     finally:
         monitor.close()
     return Outcome(monitor.history, tuple(monitor.seconds), weights)
+
+
+def _report_data(session: Session, trainer: StageTrainer) -> None:
+    """What became of all rows, written into the artifact by the main process."""
+    prepared, machine = session.prepared, session.machine
+    if isinstance(prepared, Streamed):
+        assert isinstance(trainer.feed.position, StreamedOrder)
+        hand_in(trainer.feed.position, session.states, machine.rank)
+        trainer.accelerator.wait_for_everyone()
+    if session.folder is None or not is_main():
+        return
+    if isinstance(prepared, Streamed):
+        write_report(session.folder, gather(prepared, machine, session.states), prepared.report)
+    else:
+        write_report(session.folder, (case.line() for case in prepared.report.cases or ()), prepared.report)
 
 
 def _monitor(session: Session, state: TrainingState | None, emit: Emit) -> Monitor:
@@ -168,7 +190,7 @@ def _trainer(session: Session, monitor: Monitor, stop: threading.Event) -> Stage
     return StageTrainer(
         model=session.model,
         args=arguments(recipe, machine, session.states),
-        feed=make_feed(session.prepared, processor, recipe, machine),
+        feed=make_feed(session.prepared, processor, recipe, machine, session.states),
         groups=session.groups,
         optimizer_recipe=recipe.optimizer,
         pixels=(processor.image_processor.image_mean, processor.image_processor.image_std),

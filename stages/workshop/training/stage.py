@@ -18,6 +18,8 @@ from stages.artifacts.errors import BluelmError, raise_all
 from stages.artifacts.events import Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, Draft, open_artifact, up_to_date
 from stages.artifacts.manifest import Parent, parent_of, read_manifest
+from stages.workshop.corpus.readers.opening import open_rows
+from stages.workshop.corpus.readers.source import RowSource
 from stages.workshop.model.checkpoint import save_checkpoint
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
@@ -31,9 +33,11 @@ from stages.workshop.training.parameters import ParameterPlan, group, plan_param
 from stages.workshop.training.plot import PLOT_FILE, draw_history
 from stages.workshop.training.processes import is_main, shared_draft
 from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.sample_report import read_totals
 from stages.workshop.training.session import Session, train
 from stages.workshop.training.sources import Outline, Source
 from stages.workshop.training.stream import Told
+from stages.workshop.training.streamed import Streamed, first_rows, open_stream
 
 STATES = ".states"
 # What run.json says of a run beside where it ran.
@@ -138,7 +142,7 @@ class StageWork:
     source: Source
     outline: Outline
     plans: tuple[ParameterPlan, ...]
-    prepared: Prepared
+    prepared: Prepared | Streamed
     heldout: Prepared | None
 
     def session(self, states: Path, folder: Path | None = None) -> Session:
@@ -158,10 +162,14 @@ def prepare_stage(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, N
     """Reads and checks everything that is needed before the first step."""
     if is_main():
         open_board(recipe.execution.tensorboard)
-    rows = read_rows(inputs.data)
-    outline = inputs.source.outline(texts_of(rows))
+    rows = open_rows(inputs.data) if recipe.streaming else read_rows(inputs.data)
+    outline = inputs.source.outline(texts_of(first_rows(rows) if isinstance(rows, RowSource) else rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
-    prepared = yield from prepare(rows, outline, recipe, inputs.tiles)
+    prepared: Prepared | Streamed
+    if isinstance(rows, RowSource):
+        prepared = open_stream(rows, outline, recipe, inputs.tiles)
+    else:
+        prepared = yield from prepare(rows, outline, recipe, inputs.tiles)
     heldout = None
     if inputs.heldout is not None:
         heldout = yield from prepare(read_heldout(inputs.heldout), outline, recipe, None)
@@ -185,7 +193,7 @@ def _fill(draft: Draft, out: Path, work: StageWork) -> Generator[Told, None, Non
         loss_last=curve.last,
         parameters=sum(plan.count for plan in work.plans),
         trained_parameters=sum(plan.count for plan in work.plans if plan.trained),
-        data=work.prepared.report.as_dict(),
+        data=read_totals(draft.path) if is_main() else {},
     )
 
 

@@ -27,7 +27,7 @@ from stages.workshop.model.processing import IGNORED, BlueLMVProcessor
 from stages.workshop.training.batches import Collator, SampleSet
 from stages.workshop.training.data import Prepared, prepare, read_rows
 from stages.workshop.training.loss import answer_loss, learned_positions, normalize_tiles
-from stages.workshop.training.pictures import CutTiles, StoredTiles
+from stages.workshop.training.pictures import CutTiles, StoredTiles, Tiled
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.samples import SampleBuilder
 from stages.workshop.training.sources import FromCheckpoint, Outline
@@ -65,49 +65,15 @@ def talk(name: str, pictures: list[Path], *texts: str) -> Row:
     return Row(name, turns, tuple(PictureFile.at(path) for path in pictures))
 
 
+def tiled(path: Path) -> Tiled:
+    return Tiled(PictureFile.at(path))
+
+
 def picture(folder: Path, name: str, size: tuple[int, int]) -> Path:
     path = folder / name
     pixels = np.random.default_rng(len(name)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
-
-
-def test_labels_are_the_answers_and_nothing_else(processor: BlueLMVProcessor) -> None:
-    spoken = talk("a", [Path("x")], "<image>\nSay red.", "red", "Say red.", "blue blue")
-    sample = SampleBuilder(processor.prompts, 4, 128).build(spoken, [2])
-    assert sample is not None
-    text = "<|im_start|>user\n<image>Say red.<|im_end|>\n<|im_start|>assistant\n"
-    expected = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    slot = expected.index(processor.image_token_id)
-    assert sample.ids[: len(expected) + 7].tolist() == [
-        *expected[:slot],
-        *[processor.image_token_id] * 8,
-        *expected[slot + 1 :],
-    ]
-    said = [processor.tokenizer.decode(sample.ids[sample.is_answer])]
-    assert said == ["red<|im_end|>blue blue<|im_end|>"]
-
-
-@pytest.mark.parametrize(("limit", "fate"), [(64, "whole"), (36, "cut"), (20, "no answer"), (9, "no room")])
-def test_a_long_sample_loses_text_but_never_part_of_a_picture(
-    limit: int, fate: str, processor: BlueLMVProcessor
-) -> None:
-    builder = SampleBuilder(processor.prompts, 4, limit)
-    spoken = talk("a", [Path("x")], "<image>\nSay red.", "red " * 12)
-    sample = builder.build(spoken, [2])
-    whole = SampleBuilder(processor.prompts, 4, 1000).build(spoken, [2])
-    assert whole is not None
-    report = builder.report
-    fates = {"cut": report.cut, "no answer": report.nothing_to_learn, "no room": report.pictures_too_long}
-    assert {name for name, rows in fates.items() if rows} == ({fate} - {"whole"})
-    if sample is None:
-        assert fate in ("no answer", "no room")
-        assert report.as_dict()["left_out"] == 1
-    else:
-        assert sample.length == min(limit, whole.length)
-        assert sample.ids.tolist() == whole.ids[:limit].tolist()
-        assert (sample.ids == processor.image_token_id).sum() == 8
-    assert len(report.warnings(limit)) == (fate != "whole")
 
 
 def test_preparing_reports_every_sample_it_did_not_take_as_it_is(
@@ -168,16 +134,16 @@ def test_batches_hold_all_tiles_in_the_order_of_the_slots(processor: BlueLMVProc
     spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
     wide, small = picture(tmp_path, "wide.png", (64, 32)), picture(tmp_path, "s.png", (32, 32))
     source = CutTiles(processor.image_processor, spec, budget=10**6)
-    builder = SampleBuilder(processor.prompts, 4, 128)
+    builder = SampleBuilder(processor.prompts, 4, 128, source)
     rows = [
         talk("two", [small, wide], "<image><image>\nSay red.", "red"),
         talk("text", [], "Say blue.", "blue"),
         talk("one", [wide], "<image>\nSay red.", "green"),
     ]
-    samples = [builder.build(found, [source.tile_count(path) for path in found.paths]) for found in rows]
+    samples = [builder.build(found) for found in rows]
     data = SampleSet([sample for sample in samples if sample is not None], source)
     batch = Collator(pad_token_id=0)(data.__getitems__([0, 1, 2]))
-    assert torch.equal(batch["tiles"], torch.cat([source.tiles_of(path) for path in (small, wide, wide)]))
+    assert torch.equal(batch["tiles"], torch.cat([source.tiles_of(tiled(path)) for path in (small, wide, wide)]))
     assert batch["tiles"].shape == (1 + 3 + 3, 3, 32, 32)
     assert batch["tiles"].dtype == torch.uint8
     for row, sample in enumerate(data.samples):
@@ -195,7 +161,7 @@ def test_batches_hold_all_tiles_in_the_order_of_the_slots(processor: BlueLMVProc
 def test_tiles_are_what_the_image_processor_makes(processor: BlueLMVProcessor, tmp_path: Path) -> None:
     spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
     path = picture(tmp_path, "tall.png", (30, 70))
-    tiles = CutTiles(processor.image_processor, spec, budget=0).tiles_of(path)
+    tiles = CutTiles(processor.image_processor, spec, budget=0).tiles_of(tiled(path))
     processed = processor.image_processor(Image.open(path), max_cols=2, max_rows=2)["pixel_values"]
     mean, std = processor.image_processor.image_mean, processor.image_processor.image_std
     assert np.array_equal(normalize_tiles(tiles, mean, std).numpy(), processed)
@@ -205,9 +171,9 @@ def test_tiles_are_kept_while_they_fit(processor: BlueLMVProcessor, tmp_path: Pa
     one_tile = 3 * 32 * 32
     source = CutTiles(processor.image_processor, TilingSpec(tile_size=32, max_cols=1, max_rows=1), budget=one_tile)
     first, second = picture(tmp_path, "a.png", (20, 20)), picture(tmp_path, "bb.png", (20, 20))
-    source.tiles_of(first)
-    source.tiles_of(second)
-    assert (source.holds(first), source.holds(second)) == (True, False)
+    source.tiles_of(tiled(first))
+    source.tiles_of(tiled(second))
+    assert (source.holds(tiled(first)), source.holds(tiled(second))) == (True, False)
 
 
 def tiles_folder(folder: Path, pictures: list[Path], spec: TilingSpec, source: CutTiles) -> Path:
@@ -217,7 +183,7 @@ def tiles_folder(folder: Path, pictures: list[Path], spec: TilingSpec, source: C
     for path in pictures:
         tiling = plan_tiling(Size(*Image.open(path).size), spec)
         entries.append(indexed(path.name, digest_file(path), tiling, spec.alpha, first))
-        tensors.append(source.tiles_of(path).numpy())
+        tensors.append(source.tiles_of(tiled(path)).numpy())
         first += tiling.tiles
     TilesIndex(tiling=spec, images=tuple(entries)).write(folder)
     save_file({"tiles": np.concatenate(tensors)}, folder / "tiles.safetensors")
@@ -232,17 +198,17 @@ def test_stored_tiles_equal_cut_tiles(processor: BlueLMVProcessor, tmp_path: Pat
     stored = StoredTiles(folder, spec, NothingToCut(processor.image_processor, spec, 0))
     for path in pictures:
         moved = path.rename(tmp_path / f"moved-{path.name}")
-        assert stored.holds(moved)
-        assert stored.tile_count(moved) == source.tile_count(moved)
-        assert torch.equal(stored.tiles_of(moved), source.tiles_of(path))
+        assert stored.holds(tiled(moved))
+        assert stored.tile_count(tiled(moved)) == source.tile_count(tiled(moved))
+        assert torch.equal(stored.tiles_of(tiled(moved)), source.tiles_of(tiled(path)))
     assert stored.cut_again == 0
 
 
 class NothingToCut(CutTiles):
     """A fallback that must not be needed."""
 
-    def tiles_of(self, picture: Path) -> torch.Tensor:
-        raise AssertionError(picture)
+    def tiles_of(self, tiled: Tiled) -> torch.Tensor:
+        raise AssertionError(tiled)
 
 
 def test_pictures_not_stored_as_the_recipe_tiles_them_are_cut_again(
@@ -256,11 +222,11 @@ def test_pictures_not_stored_as_the_recipe_tiles_them_are_cut_again(
     stored = StoredTiles(folder, single, CutTiles(processor.image_processor, single, budget=10**6))
     other = picture(tmp_path, "other.png", (32, 32))
     for path, again in ((small, 0), (wide, 1), (other, 2)):
-        assert stored.tile_count(path) == 1
-        assert torch.equal(stored.tiles_of(path), cut.tiles_of(path))
+        assert stored.tile_count(tiled(path)) == 1
+        assert torch.equal(stored.tiles_of(tiled(path)), cut.tiles_of(tiled(path)))
         assert stored.cut_again == again
     with pytest.raises(ImageError, match="does not exist"):
-        stored.tile_count(tmp_path / "nowhere.png")
+        stored.tile_count(tiled(tmp_path / "nowhere.png"))
 
 
 def test_tiles_of_another_size_are_refused(processor: BlueLMVProcessor, tmp_path: Path) -> None:
@@ -278,13 +244,13 @@ def test_the_loss_equals_the_models_own_with_mask_and_all_logits(
     model, processor = loaded
     spec = TilingSpec(tile_size=32, tokens_per_tile=4, max_cols=2, max_rows=2)
     source = CutTiles(processor.image_processor, spec, budget=10**6)
-    builder = SampleBuilder(processor.prompts, 4, 128)
+    builder = SampleBuilder(processor.prompts, 4, 128, source)
     wide = picture(tmp_path, "wide.png", (64, 32))
     rows = [
         talk("one", [wide], "<image>\nSay red.", "green"),
         talk("text", [], "Say blue.", "blue", "Say red.", "red red"),
     ]
-    samples = [builder.build(found, [source.tile_count(path) for path in found.paths]) for found in rows]
+    samples = [builder.build(found) for found in rows]
     data = SampleSet([sample for sample in samples if sample is not None], source)
     batch = Collator(pad_token_id=0)(data.__getitems__([0, 1]))
     lengths = torch.tensor([sample.length for sample in data.samples])
