@@ -2,44 +2,82 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from stages.artifacts.errors import RecipeError
-from stages.artifacts.recipes import load_config
+from stages.artifacts.recipes import load_config, shipped_recipe
+from stages.device.imaging.geometry import Size
 from stages.device.imaging.spec import TilingSpec
-from stages.workshop.training.recipe import FinetuneRecipe, PretrainRecipe
+from stages.device.imaging.tiling import plan_tiling
+from stages.workshop.training.recipe import FinetuneRecipe, PretrainRecipe, TrainRecipe
+
+# Tables 7 and 8 of the paper, row by row: what the row says, our key, its value in stage 1 and in stage 2.
+EVERYTHING = ["vision_tower.*", "multi_modal_projector.*", "language_model.*"]
+TABLES: tuple[tuple[str, str, object, object], ...] = (
+    ("trained: projector; everything", "trained", ["multi_modal_projector.*"], EVERYTHING),
+    ("LLM sequence length", "sequence_length", 4096, 4096),
+    ("dynamic resolution: none, 384×384; up to 16 tiles, 1536×1536", "tiling.max_cols", 1, 4),
+    ("dynamic resolution: none, 384×384; up to 16 tiles, 1536×1536", "tiling.max_rows", 1, 4),
+    ("dynamic resolution: none, 384×384; up to 16 tiles, 1536×1536", "tiling.max_tiles", None, None),
+    ("optimizer AdamW", "optimizer.matrices", "adamw", "adamw"),
+    ("β1", "optimizer.beta1", 0.9, 0.9),
+    ("β2", "optimizer.beta2", 0.98, 0.98),
+    ("ε", "optimizer.epsilon", 1e-6, 1e-6),
+    ("peak LR", "learning_rate", 1e-3, 1e-4),
+    ("schedule", "schedule", "cosine", "cosine"),
+    ("weight decay", "optimizer.weight_decay", 0.05, 0.05),
+    ("ViT layer-wise LR decay", "layer_decay", [1.0], [0.9, 1.0, 1.0]),
+    ("training steps", "steps", 3434, 131_000),
+    ("warm-up steps", "warmup_steps", 34, 1310),
+    ("global batch", "global_batch", 720, 5760),
+    ("gradient accumulation", "accumulation", 1, 8),
+    ("numerical precision", "dtype", "bfloat16", "bfloat16"),
+)
+# What the tables take for granted: the paper's own tiling rule, no rate but the peak, whole weights, all parameters.
+SILENT: tuple[tuple[str, object], ...] = (("tiling.rule", "relaxed"), ("tiling.alpha", 0.1), ("lora", None))
+STAGES = ((PretrainRecipe, "pretrain.yaml"), (FinetuneRecipe, "finetune.yaml"))
 
 
-def test_pretrain_recipe_is_table_7() -> None:
-    recipe = load_config(PretrainRecipe, "pretrain.yaml")
-    assert [(line.parameters, line.learning_rate, line.layer_decay) for line in recipe.trained] == [
-        ("multi_modal_projector.*", None, 1.0)
-    ]
-    assert (recipe.learning_rate, recipe.schedule) == (0.001, "cosine")
-    assert (recipe.steps, recipe.warmup_steps) == (3434, 34)
-    assert (recipe.global_batch, recipe.accumulation) == (720, 1)
-    assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.epsilon) == (0.9, 0.98, 0.000001)
-    assert (recipe.optimizer.weight_decay, recipe.optimizer.matrices) == (0.05, "adamw")
-    assert (recipe.dtype, recipe.sequence_length) == ("bfloat16", 4096)
-    assert (recipe.tiling.max_cols, recipe.tiling.max_rows, recipe.tiling.max_tiles) == (1, 1, None)
+def value_of(recipe: TrainRecipe, key: str) -> object:
+    """A value by its dotted key; the list of what is trained by its two columns."""
+    if key == "trained":
+        return [line.parameters for line in recipe.trained]
+    if key == "layer_decay":
+        return [line.layer_decay for line in recipe.trained]
+    found: object = recipe.model_dump()
+    for word in key.split("."):
+        assert isinstance(found, dict)
+        found = found[word]
+    return found
 
 
-def test_finetune_recipe_is_table_8() -> None:
-    recipe = load_config(FinetuneRecipe, "finetune.yaml")
-    assert [(line.parameters, line.learning_rate, line.layer_decay) for line in recipe.trained] == [
-        ("vision_tower.*", None, 0.9),
-        ("multi_modal_projector.*", None, 1.0),
-        ("language_model.*", None, 1.0),
-    ]
-    assert (recipe.learning_rate, recipe.schedule) == (0.0001, "cosine")
-    assert (recipe.steps, recipe.warmup_steps) == (131_000, 1310)
-    assert (recipe.global_batch, recipe.accumulation) == (5760, 8)
-    assert (recipe.optimizer.beta1, recipe.optimizer.beta2, recipe.optimizer.epsilon) == (0.9, 0.98, 0.000001)
-    assert (recipe.optimizer.weight_decay, recipe.optimizer.matrices) == (0.05, "adamw")
-    assert (recipe.dtype, recipe.sequence_length) == ("bfloat16", 4096)
-    assert (recipe.tiling.rule, recipe.tiling.alpha) == ("relaxed", 0.1)
-    # 4:4 of 384-pixel tiles is 16 tiles, 1536×1536.
-    assert (recipe.tiling.max_cols, recipe.tiling.max_rows, recipe.tiling.max_tiles) == (4, 4, None)
+@pytest.mark.parametrize("extended", [False, True], ids=["shipped", "extended"])
+@pytest.mark.parametrize("stage", [0, 1], ids=["Table 7", "Table 8"])
+def test_shipped_recipes_resolve_to_the_tables(stage: int, extended: bool, tmp_path: Path) -> None:
+    """Every row, in the shipped recipe and in one that extends it and changes nothing."""
+    kind, name = STAGES[stage]
+    recipe: Path | str = name
+    if extended:
+        recipe = tmp_path / "mine.yaml"
+        recipe.write_text(f"extends: {shipped_recipe(name)}\nlog_every: 3\n")
+    resolved = load_config(kind, recipe)
+    found = {key: value_of(resolved, key) for _, key, *_ in TABLES}
+    assert found == {key: values[stage] for _, key, *values in TABLES}
+    assert all(line.learning_rate is None for line in resolved.trained)
+    for key, value in SILENT:
+        assert value_of(resolved, key) == value, key
+    assert resolved.log_every == (3 if extended else 10)
+
+
+def test_sixteen_tiles_are_the_papers_largest_picture() -> None:
+    tiling = load_config(FinetuneRecipe, "finetune.yaml").tiling.spec(TilingSpec(tile_size=384, tokens_per_tile=196))
+    found = plan_tiling(Size(1536, 1536), tiling)
+    assert (found.grid.cols * found.grid.rows, found.canvas) == (16, Size(1536, 1536))
+    # Stage 1 sees every picture as one tile.
+    first = load_config(PretrainRecipe, "pretrain.yaml").tiling.spec(TilingSpec(tile_size=384, tokens_per_tile=196))
+    assert plan_tiling(Size(1536, 1536), first).tiles == 1
 
 
 @pytest.mark.parametrize(
