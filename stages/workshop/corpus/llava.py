@@ -53,7 +53,10 @@ class LlavaWriter:
 
     def write(self, row: Row) -> None:
         """Appends a row."""
-        line = json.dumps(as_llava(row, self._refer), ensure_ascii=False)
+        self.write_line(json.dumps(as_llava(row, self._refer), ensure_ascii=False))
+
+    def write_line(self, line: str) -> None:
+        """Appends a row that is JSON already."""
         self._stream.write(("[\n" if self.rows == 0 else ",\n") + line)
         self.rows += 1
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 class Picture(Protocol):
     """What every picture of a row can do."""
 
+    def __hash__(self) -> int:
+        """Pictures are keys of dicts."""
+
     @property
     def root(self) -> Path:
         """The folder that `name` is relative to."""
