@@ -106,7 +106,7 @@ def contrast(picture: Image.Image, rng: np.random.Generator, amount: float) -> I
 def resample(picture: Image.Image, rng: np.random.Generator, amount: float) -> Image.Image:
     """A picture that was made smaller and larger again."""
     kept = 1 - _LOST_RESOLUTION * amount
-    small = tuple(max(1, round(side * kept)) for side in picture.size)
+    small = (max(1, round(picture.width * kept)), max(1, round(picture.height * kept)))
     filters = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX)
     reduced = picture.resize(small, filters[rng.integers(len(filters))])
     return reduced.resize(picture.size, Image.Resampling.BICUBIC)

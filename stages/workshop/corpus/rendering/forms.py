@@ -55,7 +55,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
     margin = max(4.0, 0.03 * min(look.size))
     room, least = Room.on(look.size, margin), look.heights[0]
     # The larger the text, the fewer letters a line: a form fills its page.
-    letters = int(min(room.letters(least), rng.integers(_FEWEST_LETTERS, _MOST_LETTERS) * style.across))
+    letters = min(room.letters(least), int(rng.integers(_FEWEST_LETTERS, _MOST_LETTERS)) * style.across)
     if letters < _FEWEST_LETTERS * style.across:
         raise PageOverflowError
     height = min(room.width / (LETTER * letters), look.heights[1])

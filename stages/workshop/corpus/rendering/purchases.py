@@ -104,7 +104,8 @@ def draw_receipt(rng: np.random.Generator, split: Split, letters: int, lines: in
     left = lines - _FIXED_LINES - math.ceil(len(shop) / letters)
     if left < FEWEST_ITEMS * per_item or letters <= _AMOUNT + _QUANTITY:
         raise PageOverflowError
-    rate, address = None, ()
+    rate: int | None = None
+    address: tuple[str, ...] = ()
     if left - 2 >= FEWEST_ITEMS * per_item and rng.random() < 0.6:
         rate, left = int(_RATES[rng.integers(len(_RATES))]), left - 2
     if left - 3 >= FEWEST_ITEMS * per_item and rng.random() < 0.6:

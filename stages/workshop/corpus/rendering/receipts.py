@@ -73,7 +73,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         height=max(least, fitting * rng.uniform(0.8, 1.0)),
         smallest=least,
         exchanges=tuple(_exchanges(rng, receipt)),
-        texts=_texts(receipt),
+        texts=_texts(receipt, layout),
         absent=(_absent(rng, split, receipt, letters),),
         margin=margin,
         paper=_desk(rng) if on_desk else paper,
@@ -110,9 +110,10 @@ def _absent(rng: np.random.Generator, split: Split, receipt: Receipt, letters: i
     return not_there(word_question(rng, wordings, item=other))
 
 
-def _texts(receipt: Receipt) -> tuple[str, ...]:
+def _texts(receipt: Receipt, layout: str) -> tuple[str, ...]:
     """What belongs to one split; cash is a round sum, and labels are the same everywhere."""
-    amounts = [money(cents) for item in receipt.items for cents in (item.price, item.amount)]
+    amounts = [money(item.amount) for item in receipt.items]
+    amounts += [money(item.price) for item in receipt.items if layout == "two-lines"]
     sums = [receipt.total, *([] if receipt.rate is None else [receipt.subtotal, receipt.tax])]
     sums += [] if receipt.change is None else [receipt.change]
     names = [receipt.shop, *receipt.address, receipt.date, *([] if receipt.time is None else [receipt.time])]

@@ -59,7 +59,7 @@ DIALOG_LAYOUTS = ("row", "stack", "sheet")
 CHAT_LAYOUTS = ("bubbles", "bubbles-with-field")
 HOME_LAYOUTS = ("round", "tiles")
 TITLE_STYLES = ("filled", "plain", "large")
-# Letters that a line of a phone has, few where its text is large.
+# Letters that a line of an upright phone has, few where its text is large.
 _LETTERS = (17, 40)
 # Em of the status bar and the title bar; rows of one line, of two; a dialog without its text.
 _BARS, _ROW, _TALL_ROW, _DIALOG = 4.4, 2.1, 3.4, 7.0
@@ -73,9 +73,10 @@ class _Screen:
         self.layout = look.draw_layout(rng, split, family, layouts)
         # What is set smaller than the rest must still be readable.
         least = look.heights[0] / 0.9
-        most = min(look.heights[1], look.size.width / (LETTER * _LETTERS[0]))
+        lying = max(1.0, look.size.width / look.size.height)
+        most = min(look.heights[1], look.size.width / (LETTER * _LETTERS[0] * lying))
         self.least, self.look, self.split = least, look, split
-        self.height = max(least, min(most, look.size.width / (LETTER * rng.integers(*_LETTERS))))
+        self.height = max(least, min(most, look.size.width / (LETTER * lying * rng.integers(*_LETTERS))))
         self.wide, self.high = look.size.width / self.height, look.size.height / self.height
         self.letters = int((self.wide - 1.4) / LETTER)
         self.theme, self.clock = parts.draw_theme(rng), draw_time(rng, split)
