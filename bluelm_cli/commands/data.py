@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bluelm_cli.commands.data_check import check
+from bluelm_cli.commands.data_mix import mix
 from bluelm_cli.commands.data_render import render
 from bluelm_cli.commands.data_revise import revise
 
@@ -26,5 +27,6 @@ def group() -> None:
 
 
 data.command("render")(render)
+data.command("mix")(mix)
 data.command("check")(check)
 data.command("revise")(revise)

@@ -1,0 +1,88 @@
+"""Drawn rows as lines of a corpus: named by their source, their pictures in place or copied."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from tokenizers import Tokenizer
+
+from stages.artifacts.errors import DataError
+from stages.workshop.corpus.index import PictureRoots
+from stages.workshop.corpus.llava import Refer, as_llava
+from stages.workshop.corpus.picture import Picture
+from stages.workshop.corpus.row import Row
+
+IMAGES = "images"
+_COPIES_REMEMBERED = 4096
+
+
+class CopiedPictures:
+    """Copies pictures into a corpus, each once however often it comes, and names them there by their digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._copy = functools.lru_cache(_COPIES_REMEMBERED)(self._make)
+
+    def refer(self, picture: Picture) -> str:
+        """The copy's name in the corpus.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        return self._copy(picture)
+
+    def _make(self, picture: Picture) -> str:
+        data = picture.read()
+        digest = hashlib.sha256(data).hexdigest()
+        suffix = PurePosixPath(picture.name).suffix.lower()
+        # A folder of millions of files is slow to use: 256 folders, as git has them.
+        name = f"{IMAGES}/{digest[:2]}/{digest[2:34]}{suffix if suffix.isascii() and len(suffix) < 6 else ''}"
+        file = self._folder / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+        return name
+
+
+def line_of(source: str, row: Row, copy: int, refer: Refer) -> str:
+    """A row as a line of JSON. Its name is its source's and its own, with a number from the second time on."""
+    content = as_llava(row, refer)
+    again = f"#{copy + 1}" if copy else ""
+    return json.dumps({**content, "id": f"{source}/{row.name}{again}", "source": source}, ensure_ascii=False)
+
+
+def picture_key(picture: Picture) -> int:
+    """64 bits that tell a picture from others."""
+    name = f"{picture.root}\0{picture.name}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+
+def roots_or_copies(folder: Path, copy: bool) -> tuple[Refer, PictureRoots]:
+    """How a corpus in `folder` names pictures, and the roots that its index needs."""
+    roots = PictureRoots()
+    return (CopiedPictures(folder).refer if copy else roots.refer), roots
+
+
+def token_counter(tokenizer: Path) -> Callable[[Row], int]:
+    """Counts the tokens of a row's texts: of what is said, without the template around it and without pictures.
+
+    Raises:
+        DataError: there is no tokenizer.
+    """
+    path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    try:
+        made = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise DataError(
+            f"{path} is no tokenizer: {error}.", "Tokens cannot be counted.", "Name a tokenizer.json or its folder."
+        ) from error
+    return functools.partial(_tokens, made)
+
+
+def _tokens(tokenizer: Tokenizer, row: Row) -> int:
+    texts = [turn.text for turn in row.turns]
+    return sum(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
