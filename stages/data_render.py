@@ -193,6 +193,7 @@ class RenderConfig(RecipeModel):
                 heights=(self.least_text, self.most_text),
                 fonts=self.shelf,
                 heldout_layouts=frozenset(self.heldout_layouts),
+                families=tuple(families_of(self.tasks)),
             ),
             weights=self.weights,
             turns=self.turns,

@@ -13,12 +13,13 @@ from stages.workshop.corpus.rendering.scene import Look, Split
 
 
 def absent_family(families: Mapping[str, Family]) -> Family:
-    """A family that takes its pages from others, and asks for what those pages do not hold."""
+    """A family that takes its pages from the others that are drawn, and asks for what those pages do not hold."""
     # Those without layouts draw no pages.
-    drawers = tuple(family.draw for family in families.values() if family.layouts)
+    pages = {name: family for name, family in families.items() if family.layouts}
 
     def draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
-        drawn = drawers[rng.integers(len(drawers))](rng, split, look)
+        names = [name for name in pages if name in look.families] or list(pages)
+        drawn = pages[names[rng.integers(len(names))]].draw(rng, split, look)
         if not isinstance(drawn, Page) or not drawn.absent:
             raise PageOverflowError
         return replace(drawn, exchanges=(drawn.absent[rng.integers(len(drawn.absent))],))

@@ -97,9 +97,9 @@ def _exchanges(rng: np.random.Generator, fields: Mapping[str, str], items: Seque
     number, before = int(rng.integers(len(items))), int(rng.integers(len(items) - 1))
     return [
         Exchange("memo-field", word_question(rng, FIELD_QUESTIONS, label=label), fields[label]),
-        Exchange("list-item", word_question(rng, ITEM_QUESTIONS, number=str(number + 1)), items[number]),
-        Exchange("list-next", word_question(rng, NEXT_QUESTIONS, item=items[before]), items[before + 1]),
-        Exchange("list-count", word_question(rng, COUNT_QUESTIONS), str(len(items))),
+        Exchange("memo-item", word_question(rng, ITEM_QUESTIONS, number=str(number + 1)), items[number]),
+        Exchange("memo-next", word_question(rng, NEXT_QUESTIONS, item=items[before]), items[before + 1]),
+        Exchange("memo-count", word_question(rng, COUNT_QUESTIONS), str(len(items))),
     ]
 
 
@@ -129,4 +129,4 @@ def _markup(title: str, fields: Mapping[str, str], items: Sequence[str], layout:
     return f"{heading}\n#v(0.7em, weak: true)\n{body}\n#v(0.9em, weak: true)\n{listed}"
 
 
-MEMO = Family(("memo-field", "list-item", "list-next", "list-count"), _draw, LAYOUTS)
+MEMO = Family(("memo-field", "memo-item", "memo-next", "memo-count"), _draw, LAYOUTS)

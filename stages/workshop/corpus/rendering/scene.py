@@ -32,6 +32,7 @@ class Look:
         heights: least and greatest height of printed text, in pixels.
         fonts: what pages are printed with.
         heldout_layouts: layouts that training never shows, "family/layout".
+        families: names of all families that are drawn; all there are where empty.
     """
 
     size: Size
@@ -44,6 +45,7 @@ class Look:
     heights: tuple[float, float] = (10.0, 40.0)
     fonts: FontShelf = TYPST_FONTS
     heldout_layouts: frozenset[str] = frozenset()
+    families: tuple[str, ...] = ()
 
     def draw_height(self, rng: np.random.Generator, most: float | None = None) -> float:
         """A height of text in pixels, small ones as often as large ones; at most `most`, but never below the least."""
