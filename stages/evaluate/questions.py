@@ -1,4 +1,4 @@
-"""Questions with known answers, read from a corpus in LLaVA's JSON.
+"""Questions with known answers, read from a corpus in LLaVA's JSON (or JSON lines).
 
 Every human turn with the reply after it is one question, asked on its own: a question that needs an earlier turn of
 its conversation cannot be scored this way. A row's pictures belong to all of its questions. A system turn at the start
@@ -8,17 +8,17 @@ question.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import DataError
-from stages.artifacts.manifest import is_inside
+from stages.artifacts.json_items import BrokenItem, json_items
+from stages.artifacts.llava_rows import IMAGE_MARK, read_llava_row
+from stages.artifacts.picture_roots import picture_file, read_roots
 
-IMAGE_MARK = "<image>"
 NO_TASK = "general"
 _FIX = "Make the corpus again with bluelm data, or mend the row."
 
@@ -53,74 +53,40 @@ def read_questions(corpus: Path, split: str) -> list[Question]:
         DataError: the file is missing, is not a list of rows, or a row cannot be read; the message has its number.
     """
     path = corpus / f"{split}.json"
-    rows = _rows(path)
-    return [question for number, row in enumerate(rows) for question in _questions(path, number, row)]
-
-
-def _rows(path: Path) -> list[Any]:
-    why = "Its questions are what the model is measured on."
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.json") if _is_split(file))) or "none"
-        raise DataError(f"{path} does not exist.", why, f"Splits of this corpus: {there}. Choose one with --split.")
-    try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", why, _FIX) from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} is not a list of rows.", why, _FIX)
-    return rows
+        there = ", ".join(sorted(file.stem for file in corpus.glob("*.json") if _is_split(file))) or "none"
+        raise DataError(
+            f"{path} does not exist.",
+            "Its questions are what the model is measured on.",
+            f"Splits of this corpus: {there}. Choose one with --split.",
+        )
+    roots = read_roots(corpus)
+    return [question for number, item in json_items(path) for question in _questions(path, number, item, roots)]
 
 
 def _is_split(file: Path) -> bool:
-    return file.name not in ("artifact.json", "run.json", "index.json")
+    return file.name not in ("artifact.json", "run.json", "index.json", "report.json")
 
 
-def _questions(path: Path, number: int, row: Any) -> Iterator[Question]:
+def _questions(path: Path, number: int, item: Any, roots: Mapping[int, Path]) -> Iterator[Question]:
     def refuse(what: str) -> DataError:
         return DataError(f"{path}, row {number}: {what}.", "The question cannot be asked or scored.", _FIX)
 
-    if not isinstance(row, Mapping):
-        raise refuse("not an object")
-    pictures = _pictures(path, row, refuse)
-    turns = row.get("conversations")
-    if isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and turns[0].get("from") == "system":
-        turns = turns[1:]
-    if not isinstance(turns, list) or not turns or len(turns) % 2:
-        raise refuse("`conversations` is not a list of question and answer in turn")
-    name = str(row.get("id", number))
-    tasks = _tasks(row, len(turns) // 2, refuse)
-    for index in range(0, len(turns), 2):
-        asked = _said(turns[index], ("human", "user"), refuse)
-        replied = _said(turns[index + 1], ("gpt", "assistant"), refuse)
+    if isinstance(item, BrokenItem):
+        raise refuse(item.what)
+    row, problems = read_llava_row(item, number)
+    if row is None:
+        raise refuse("; ".join(problem.text for problem in problems))
+    turns = row.turns[1:] if row.turns[0][0] == "system" else row.turns
+    if not turns or [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2):
+        raise refuse("'conversations' is not question and answer in turn")
+    count = len(turns) // 2
+    if len(row.tasks) not in (0, 1, count):
+        raise refuse(f"'task' names {len(row.tasks)} tasks for {count} questions")
+    tasks = row.tasks if len(row.tasks) == count else (row.tasks or (NO_TASK,)) * count
+    pictures = tuple(picture_file(reference, roots, path)[0] for reference in row.pictures)
+    for index in range(count):
+        asked, replied = turns[2 * index][1], turns[2 * index + 1][1]
         text = re.sub(rf"\s*{IMAGE_MARK}\s*", "\n", asked).strip()
-        label = name if len(turns) == 2 else f"{name}/{index // 2}"
-        yield Question(label, pictures, text, replied.strip(), tasks[index // 2])
-
-
-def _tasks(row: Mapping[str, Any], questions: int, refuse: Callable[[str], DataError]) -> list[str]:
-    """The task of each question."""
-    given = row.get("task")
-    if given is None or isinstance(given, str):
-        return [given or NO_TASK] * questions
-    if not isinstance(given, list) or not all(isinstance(task, str) and task for task in given):
-        raise refuse("`task` is neither a name nor a list of names")
-    if len(given) != questions:
-        raise refuse(f"`task` names {len(given)} tasks for {questions} questions")
-    return given
-
-
-def _pictures(path: Path, row: Mapping[str, Any], refuse: Callable[[str], DataError]) -> tuple[Path, ...]:
-    given = row.get("image")
-    names = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise refuse("`image` is neither a file name nor a list of them")
-    for name in names:
-        if not is_inside(name):
-            raise refuse(f"the picture {name!r} lies outside the corpus")
-    return tuple(path.parent / name for name in names)
-
-
-def _said(turn: Any, roles: tuple[str, ...], refuse: Callable[[str], DataError]) -> str:
-    if not isinstance(turn, Mapping) or turn.get("from") not in roles or not isinstance(turn.get("value"), str):
-        raise refuse(f"a turn is not a text from {roles[0]!r}")
-    return str(turn["value"])
+        name = row.name if count == 1 else f"{row.name}/{index}"
+        yield Question(name, pictures, text, replied.strip(), tasks[index])

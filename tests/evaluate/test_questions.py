@@ -77,24 +77,32 @@ def test_no_rows_are_no_questions(tmp_path: Path) -> None:
     assert read_questions(write(tmp_path, []), "heldout") == []
 
 
+MARKED = conversation("<image>\nx", "y")
+
+
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ({"a": 1}, "not a list of rows"),
-        ([3], "row 0: not an object"),
-        ([{"image": "a.png", "conversations": []}], "row 0: `conversations`"),
-        ([{"image": "a.png", "conversations": [{"from": "human", "value": "x"}]}], "row 0: `conversations`"),
-        ([{"image": 3, "conversations": []}], "row 0: `image`"),
-        ([{"image": "../a.png", "conversations": []}], "outside the corpus"),
-        ([{"conversations": [{"from": "system", "value": "x"}]}], "row 0: `conversations`"),
+        ({"a": 1}, "row 1: it has no key 'conversations'"),
+        ([3], "row 0: it is a int, not an object"),
+        ([{"image": "a.png", "conversations": []}], "row 0: 'conversations' is not a list of turns"),
+        ([{"conversations": [{"from": "human", "value": "x"}]}], "row 0: 'conversations' is not question and answer"),
+        ([{"image": 3, "conversations": conversation("x", "y")}], "row 0: 'image' is neither a name"),
+        ([{"image": "../a.png", "conversations": conversation("<image>", "y")}], "lies outside the file's folder"),
+        ([{"conversations": [{"from": "system", "value": "x"}]}], "row 0: 'conversations' is not question and answer"),
         (
             [{"task": ["a", "b"], "conversations": conversation("x", "y")}],
-            "row 0: `task` names 2 tasks for 1 questions",
+            "row 0: 'task' names 2 tasks for 1 questions",
         ),
-        ([{"task": {"a": 1}, "conversations": conversation("x", "y")}], "row 0: `task` is neither"),
+        ([{"task": {"a": 1}, "conversations": conversation("x", "y")}], "row 0: 'task' is neither"),
         (
-            [{"image": "a.png", "conversations": [{"from": "gpt", "value": "x"}, {"from": "gpt", "value": "x"}]}],
-            "'human'",
+            [{"conversations": [{"from": "gpt", "value": "x"}, {"from": "gpt", "value": "x"}]}],
+            "row 0: 'conversations' is not question and answer",
+        ),
+        ([{"image": "a.png", "conversations": conversation("x", "y")}], "row 0: it has 0 <image> marks for 1 pictures"),
+        (
+            [{"image": {"shard": "0:a.tar", "member": "a", "offset": 1, "length": 2}, "conversations": MARKED}],
+            "names pictures inside 0:a.tar",
         ),
     ],
 )
@@ -113,5 +121,8 @@ def test_a_missing_split_lists_those_there_are(corpus: Path) -> None:
 
 def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "heldout.json").write_text("[", encoding="utf-8")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"heldout\.json is not JSON: Expecting value at line 1, column 2"):
+        read_questions(tmp_path, "heldout")
+    (tmp_path / "heldout.json").write_text('{"conversations": 1\n', encoding="utf-8")
+    with pytest.raises(DataError, match="row 1: it is not JSON"):
         read_questions(tmp_path, "heldout")

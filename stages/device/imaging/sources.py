@@ -1,18 +1,19 @@
-"""Which pictures an input names: a picture, a folder of them, a LLaVA JSON, or a corpus folder."""
+"""Which pictures an input names: a picture, a folder of them, a LLaVA JSON or JSON lines, or a corpus folder."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import BluelmError, DataError, ImageError, raise_all
 from stages.artifacts.folder import open_artifact
+from stages.artifacts.json_items import BrokenItem, json_items, json_layout
+from stages.artifacts.llava_rows import PictureReference, read_pictures
 from stages.artifacts.manifest import MANIFEST_FILE, Parent, parent_of
+from stages.artifacts.picture_roots import picture_file, read_roots
 from stages.device.imaging.preview import is_preview
 
 # What a folder is searched for; a picture named by itself may have any name.
@@ -22,6 +23,7 @@ PICTURE_SUFFIXES = frozenset(
         *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
     }
 )
+_LONGEST = 60
 _CORPUS_FILES = ("train.json", "heldout.json")
 
 
@@ -74,7 +76,7 @@ def _pictures_of(path: Path) -> list[Picture]:
             open_artifact(path, "corpus")
         corpus = [path / name for name in _CORPUS_FILES if _is(path / name, Path.is_file)]
         return _unique(item for file in corpus for item in _in_json(file)) if corpus else _in_folder(path)
-    if path.suffix.lower() == ".json" and _is(path, Path.is_file):
+    if path.suffix.lower() in (".json", ".jsonl") and _is(path, Path.is_file):
         return _unique(_in_json(path))
     return [Picture(path, path.name)]
 
@@ -127,40 +129,43 @@ def _is_picture(path: Path) -> bool:
 
 
 def _in_json(file: Path) -> list[Picture]:
-    """The pictures of a LLaVA JSON's rows, in order of first use; rows without a picture are text."""
-    names: list[str] = []
-    for number, row in enumerate(_rows(file)):
-        image = row.get("image") if isinstance(row, dict) else None
-        named = image if isinstance(image, list) else [] if image is None else [image]
-        if not isinstance(row, dict) or not all(isinstance(name, str) and name for name in named):
+    """The pictures that a file's rows name, in order of first use; rows without a picture are text.
+
+    What else a row holds does not matter here.
+    """
+    layout = json_layout(file)
+    references: dict[str, PictureReference] = {}
+    for number, item in json_items(file, layout):
+        if isinstance(item, BrokenItem):
+            raise _not_llavas(file, number, item.what)
+        # A line of JSON may be of anything; in a list, a row without a picture is one of text.
+        if not isinstance(item, Mapping) or (layout == "lines" and not item.keys() & {"image", "conversations"}):
+            raise _not_llavas(file, number, f"it is {_printed(item)}")
+        given, problems = read_pictures(item)
+        if any(problem.kind == "outside" for problem in problems):
             raise DataError(
-                f"{file}: row {number} is not LLaVA's: its image is {image!r}.",
-                "Its picture cannot be found.",
-                'Write rows like {"id": …, "image": "images/1.png", "conversations": […]}.',
+                f"{file}, row {number}: {problems[0].text}.",
+                "A data file may only reach the pictures beside it.",
+                "Put the JSON above its pictures and make the paths relative to it.",
             )
-        names += named
-    outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
-    if outside:
-        raise DataError(
-            f"{file} names {outside[0]!r}, which lies outside its folder.",
-            "A data file may only reach the pictures beside it.",
-            "Put the JSON above its pictures and make the paths relative to it.",
-        )
-    return [Picture(file.parent / name, name) for name in dict.fromkeys(names)]
+        if problems:
+            raise _not_llavas(file, number, f"its image is {_printed(item.get('image'))}")
+        references.update((str(reference), reference) for reference in given)
+    roots = read_roots(file.parent)
+    return [Picture(*picture_file(reference, roots, file)) for reference in references.values()]
 
 
-def _rows(file: Path) -> list[Any]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{file} cannot be read: {error}.", "It lists the pictures.", "Check the file.") from error
-    if not isinstance(rows, list):
-        raise DataError(
-            f"{file} holds a {type(rows).__name__}, not a list of rows.",
-            "LLaVA's data are one list of conversations.",
-            "Name a LLaVA JSON, pictures, or a folder of pictures.",
-        )
-    return rows
+def _printed(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST else shown[:_LONGEST] + "…"
+
+
+def _not_llavas(file: Path, number: int, why: str) -> DataError:
+    return DataError(
+        f"{file}: row {number} is not LLaVA's: {why}.",
+        "Its picture cannot be found.",
+        'Write rows like {"id": …, "image": "images/1.png", "conversations": […]}.',
+    )
 
 
 def _unique(pictures: Iterable[Picture]) -> list[Picture]:

@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts.errors import DataError, raise_all
+from stages.artifacts.errors import DataError
 from stages.artifacts.manifest import check_name
+from stages.artifacts.picture_roots import INDEX_FILE
 from stages.workshop.corpus.picture import Picture, PictureFile, PictureInTable, PictureInTar
-
-INDEX_FILE = "index.json"
 
 
 @dataclass(frozen=True)
@@ -108,29 +107,3 @@ class CorpusIndex:
                 "It says what the corpus holds.",
                 "Make the corpus again with bluelm data.",
             ) from error
-
-    def roots(self, corpus: Path, images: Path | None = None) -> dict[int, Path]:
-        """The folders of pictures by number, all of them there.
-
-        Args:
-            corpus: the corpus, for messages.
-            images: where the pictures lie now, for a corpus with a single root.
-
-        Raises:
-            DataError: folders were moved or removed.
-        """
-        if images is not None and len(self.folders) == 1:
-            return {0: images}
-        raise_all(
-            [
-                DataError(
-                    f"{corpus}: its pictures lie in {folder}, which does not exist any more.",
-                    "The corpus refers to them where they were.",
-                    "Move them back, name their folder with --images if it is the only one, "
-                    "or make the corpus again with --copy-pictures.",
-                )
-                for folder in self.folders
-                if not folder.is_dir()
-            ]
-        )
-        return dict(enumerate(self.folders))

@@ -53,6 +53,43 @@ def test_a_json_names_each_picture_once_relative_to_itself(tmp_path: Path) -> No
     assert list_pictures([file])[0].path == tmp_path / "images" / "2.png"
 
 
+def test_json_lines_are_rows_too(tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in ({"image": "2.png"}, {"conversations": []}, {"image": ["1.png", "2.png"]})]
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join(lines))
+    assert names(file) == ["2.png", "1.png"]
+
+
+def test_a_corpus_names_pictures_in_other_folders(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    llava(corpus / "train.json", "0:a/1.png", "own.png", ["1:2.png", "0:a/1.png"])
+    index = {"roots": [(tmp_path / "one").as_posix(), (tmp_path / "two").as_posix()]}
+    (corpus / "index.json").write_text(json.dumps(index))
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    found = [(item.path, item.name) for item in list_pictures([corpus])]
+    assert found == [
+        (tmp_path / "one" / "a/1.png", "a/1.png"),
+        (corpus / "own.png", "own.png"),
+        (tmp_path / "two" / "2.png", "2.png"),
+    ]
+    llava(corpus / "train.json", {"shard": "0:a.tar", "member": "1.png", "offset": 512, "length": 3})
+    with pytest.raises(DataError, match=r"names pictures inside 0:a\.tar") as shard:
+        list_pictures([corpus])
+    assert "--copy-pictures" in shard.value.fix
+    llava(corpus / "train.json", "2:1.png")
+    with pytest.raises(DataError, match=r"root 2, which its corpus' index\.json does not know"):
+        list_pictures([corpus])
+    (tmp_path / "two").rmdir()
+    with pytest.raises(DataError, match="two, which does not exist any more") as moved:
+        list_pictures([corpus])
+    assert "--copy-pictures" in moved.value.fix
+    (corpus / "index.json").write_text("[]")
+    with pytest.raises(DataError, match="is no index of a corpus"):
+        list_pictures([corpus])
+
+
 def test_a_corpus_folder_is_its_two_splits(tmp_path: Path) -> None:
     llava(tmp_path / "train.json", "images/1.png", "images/2.png")
     llava(tmp_path / "heldout.json", "images/3.png", "images/1.png")
@@ -62,19 +99,19 @@ def test_a_corpus_folder_is_its_two_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])
 def test_a_json_reaches_no_picture_outside_its_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="lies outside its folder"):
+    with pytest.raises(DataError, match="lies outside the file's folder"):
         list_pictures([llava(tmp_path / "data.json", name)])
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "cannot be read"),
-        ('{"a": 1}', "holds a dict, not a list of rows"),
+        ("{", "row 1 is not LLaVA's: it is not JSON"),
+        ('{"a": 1}', "row 1 is not LLaVA's: it is {'a': 1}"),
         ("[3]", "row 0 is not LLaVA's"),
         ('[{"image": 3}]', "row 0 is not LLaVA's"),
         ('[{"image": "a.png"}, {"image": [""]}]', "row 1 is not LLaVA's"),
-        ("[" * 100_000, "cannot be read"),
+        ("[" * 100_000, "is not JSON: nested too deeply"),
     ],
 )
 def test_a_json_that_is_not_llavas(tmp_path: Path, text: str, reason: str) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.artifacts.errors import DataError
 from stages.artifacts.json_items import BrokenItem, json_items, json_layout
 from stages.artifacts.llava_rows import PictureReference, Problem, read_llava_row, row_name, split_root
+from stages.artifacts.picture_roots import root_of
 from stages.workshop.corpus.picture import Picture, PictureFile, PictureInTable, PictureInTar
 from stages.workshop.corpus.readers.source import RowSource
 from stages.workshop.corpus.row import BadRow, Place, Row, Turn
@@ -53,18 +53,9 @@ class LlavaSource(RowSource):
 
     def _picture(self, reference: PictureReference, shard: Path) -> Picture:
         number, name = split_root(reference if isinstance(reference, str) else reference["shard"])
-        root = self.root if number is None else self._root(number, shard)
+        root = root_of(number, self.root, self.roots, shard)
         if isinstance(reference, str):
             return PictureFile(root, name)
         if "member" in reference:
             return PictureInTar(root, name, reference["member"], reference["offset"], reference["length"])
         return PictureInTable(root, name, reference["column"], reference["row"], reference["item"])
-
-    def _root(self, number: int, shard: Path) -> Path:
-        if number not in self.roots:
-            raise DataError(
-                f"{shard} names pictures in root {number}, which the corpus' index.json does not know.",
-                "They cannot be found.",
-                "Keep the file with the index.json it was written with.",
-            )
-        return self.roots[number]

@@ -16,7 +16,8 @@ from pathlib import Path
 from stages.artifacts.errors import DataError, UsageError
 from stages.artifacts.folder import open_artifact
 from stages.artifacts.manifest import MANIFEST_FILE, RUN_FILE
-from stages.workshop.corpus.index import INDEX_FILE, CorpusIndex
+from stages.artifacts.picture_roots import INDEX_FILE, read_roots
+from stages.workshop.corpus.index import CorpusIndex
 from stages.workshop.corpus.readers.detecting import FORMATS, detect, files_of, rows_of_json
 from stages.workshop.corpus.readers.llava import LlavaSource
 from stages.workshop.corpus.readers.messages import MessagesSource
@@ -93,7 +94,7 @@ def _open_corpus(path: Path, images: Path | None, split: str) -> RowSource:
         return LlavaSource(path, "corpus", (file,), images or path)
     index = CorpusIndex.read(path)
     rows = index.splits[split].rows if split in index.splits else None
-    return LlavaSource(path, "corpus", (file,), images or path, index.roots(path, images), rows)
+    return LlavaSource(path, "corpus", (file,), images or path, read_roots(path, images), rows)
 
 
 def _is_ours(file: Path) -> bool:
