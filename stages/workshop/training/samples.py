@@ -134,7 +134,9 @@ class SampleBuilder:
         return self._draft(draft.row, tuple(pictures))
 
     def _note(self, whole: _Draft, fate: Fate, made: _Draft | None = None) -> None:
-        tiles = (sum(whole.counts), *([sum(made.counts)] if made is not None and fate == "shrunk" else []))
+        tiles = [sum(whole.counts)] if whole.counts else []
+        if made is not None and fate == "shrunk":
+            tiles.append(sum(made.counts))
         self.report.note(
             Case(
                 row=whole.row.name,
@@ -142,7 +144,7 @@ class SampleBuilder:
                 place=place_name(whole.row.place),
                 tokens=whole.length,
                 kept=0 if made is None else made.length,
-                tiles=tiles,
+                tiles=tuple(tiles),
                 data_pass=self.data_pass,
             )
         )

@@ -81,7 +81,9 @@ def test_processes_share_the_batches_of_one(samples: int, plan: Steps, form: dic
 
 
 @given(samples=st.integers(1, 40), plan=cuts, form=forms, data=st.data())
-def test_a_resumed_order_is_the_rest_of_it(samples: int, plan: Steps, form: dict[str, bool], data: st.DataObject) -> None:
+def test_a_resumed_order_is_the_rest_of_it(
+    samples: int, plan: Steps, form: dict[str, bool], data: st.DataObject
+) -> None:
     plan = of_rank(plan, data.draw(st.integers(0, plan.processes - 1)))
     whole = BatchOrder(lengths_of(samples), plan, 0, **form)
     batches = list(whole)
