@@ -16,12 +16,19 @@ from typing import Any
 from stages.artifacts.errors import DataError, UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
+from stages.artifacts.manifest import parent_of
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import LlavaWriter, Refer
 from stages.workshop.corpus.mixture import Mixture
 from stages.workshop.corpus.mixture_draw import DiskShuffle, SequentialDraw, generator
 from stages.workshop.corpus.mixture_report import Tally, report, warnings
-from stages.workshop.corpus.mixture_rows import line_of, picture_key, roots_or_copies, token_counter
+from stages.workshop.corpus.mixture_rows import (
+    line_of,
+    picture_key,
+    roots_or_copies,
+    token_counter,
+    tokenizer_file,
+)
 from stages.workshop.corpus.mixture_scan import Scanner, open_sources, parent_of_source
 from stages.workshop.corpus.mixture_shares import Draw, share_out
 from stages.workshop.corpus.readers.source import RowSource
@@ -226,4 +233,6 @@ def _spec(config: Mixture, sources: Mapping[str, RowSource], copied: bool, token
         source["given"] = name in sources
     made = {"verb": "mix", **mixture, "copy_pictures": copied, "tokens": tokenizer is not None}
     parents = tuple(parent_of_source(rows) for rows in sources.values())
+    if tokenizer is not None:
+        parents += (parent_of(tokenizer_file(tokenizer)),)
     return ArtifactSpec("corpus", "data", made, seed=config.seed, parents=parents)

@@ -132,7 +132,8 @@ def _show(result: MixResult, dry_run: bool) -> None:
     report = result.report
     where = f" {'that would be written to' if dry_run else 'in'} {result.out}" if result.out else ""
     counted = any(source["tokens"] is not None for source in report["sources"])
-    columns = ["source", "category", "rows", "wanted", "drawn", "times", "asked %", "drawn %", "pictures", "heldout"]
+    columns = ["source", "category", "rows", "wanted", "drawn", "times", "asked %", "aimed %", "drawn %"]
+    columns += ["pictures", "heldout"]
     rows = [
         [
             source["name"],
@@ -142,6 +143,7 @@ def _show(result: MixResult, dry_run: bool) -> None:
             source["drawn"],
             round(source["times"], 2),
             _percent(source["share_asked"]),
+            _percent(source["share_aimed"]),
             _percent(source["share_drawn"]),
             source["pictures"],
             source["heldout"],

@@ -67,13 +67,18 @@ def roots_or_copies(folder: Path, copy: bool) -> tuple[Refer, PictureRoots]:
     return (CopiedPictures(folder).refer if copy else roots.refer), roots
 
 
+def tokenizer_file(given: Path) -> Path:
+    """The `tokenizer.json` that a path means: itself, or the one in a folder."""
+    return given / "tokenizer.json" if given.is_dir() else given
+
+
 def token_counter(tokenizer: Path) -> Callable[[Row], int]:
     """Counts the tokens of a row's texts: of what is said, without the template around it and without pictures.
 
     Raises:
         DataError: there is no tokenizer.
     """
-    path = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+    path = tokenizer_file(tokenizer)
     try:
         made = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
