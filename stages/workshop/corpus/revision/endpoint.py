@@ -272,7 +272,9 @@ def _read(body: bytes) -> Reply:
     if not isinstance(text, str) or not isinstance(finish, str):
         raise _MalformedError(f"the answer holds no text: {_shown(json.dumps(content))}")
     asked, said = (count if isinstance(count, int) and count >= 0 else None for count in counts)
-    return Reply(text, finish, asked, said)
+    # Half a surrogate pair is JSON, but no text that a file could hold.
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return Reply(whole, finish, asked, said)
 
 
 def _message(error: APIError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -116,7 +115,7 @@ def make_question(
         ImageError: a picture cannot be read.
     """
     spoken = prompt.render(prompt_values(row, variables))
-    digests = tuple(hashlib.sha256(picture.read()).hexdigest() for picture in row.pictures)
+    digests = tuple(picture.digest() for picture in row.pictures)
     shown = sum(picture_tokens(scaled(picture.size(), sent.side)) for picture in row.pictures)
     tokens = shown + sum(_text_tokens(text) for text in (spoken.system, spoken.user) if text is not None)
     return Question(model, spoken.system, spoken.user, row.pictures, digests, sent, sampling, tokens=tokens)
