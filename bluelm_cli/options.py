@@ -16,6 +16,11 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything ran
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")]
+Images = Annotated[Path | None, typer.Option("--images", help="Where pictures lie, if not beside the data.")]
+DataFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="corpus, llava, messages, datasets, parquet or webdataset (default: seen)."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages.artifacts.digest import digest_file, digest_json
+from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
-from stages.artifacts.manifest import MANIFEST_FILE, Parent, check_name, parent_of
+from stages.artifacts.manifest import Parent, parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.workshop.corpus.checking import Length
 from stages.workshop.corpus.checking_output import FINDINGS_FILE, REPORT_FILE, CleanCorpus
 from stages.workshop.corpus.checking_pool import replayed
 from stages.workshop.corpus.picture import PictureFile
 from stages.workshop.corpus.readers.opening import open_rows, splits_of
-from stages.workshop.corpus.readers.source import RowSource
+from stages.workshop.corpus.readers.source import RowSource, parent_of_rows
 from stages.workshop.corpus.rendering.generation import cores
 from stages.workshop.corpus.row import Row
 from stages.workshop.training.recipe import Tiling
@@ -192,15 +192,10 @@ def _parents(
     inputs: CheckInputs, sources: Mapping[str, RowSource], surveys: Mapping[str, _Survey]
 ) -> tuple[Parent, ...]:
     """The set, the pictures it names, and the model."""
-    check_name(inputs.data)
-    if (inputs.data / MANIFEST_FILE).is_file():
-        data = parent_of(inputs.data)
-    else:
-        shards = [[split, shard.name, digest_file(shard)] for split in sources for shard in sources[split].shards]
-        data = Parent(path=inputs.data.as_posix(), digest=digest_json(shards))
+    data = dict.fromkeys(parent_of_rows(source) for source in sources.values())
     pictures = Parent(path="pictures", digest=digest_json([survey.digest for survey in surveys.values()]))
     model = [parent_of(open_artifact(inputs.model, "checkpoint").path)] if inputs.model is not None else []
-    return (data, pictures, *model)
+    return (*data, pictures, *model)
 
 
 def _length(config: CheckConfig, inputs: CheckInputs, sources: Mapping[str, RowSource], scratch: Path) -> Length | None:

@@ -31,6 +31,15 @@ def run(config: FinetuneConfig, inputs: StageInputs, out: Path, force: bool = Fa
     yield from run_stage(config, inputs, out, force)
 
 
-def inputs(checkpoint: Path, data: Path, *, tiles: Path | None = None, machine: Machine | None = None) -> StageInputs:
+def inputs(
+    checkpoint: Path,
+    data: Path,
+    *,
+    tiles: Path | None = None,
+    machine: Machine | None = None,
+    images: Path | None = None,
+    data_format: str | None = None,
+) -> StageInputs:
     """The stage's inputs."""
-    return StageInputs("finetune", FromCheckpoint(checkpoint), data, tiles, machine or Machine())
+    source = FromCheckpoint(checkpoint)
+    return StageInputs("finetune", source, data, tiles, machine or Machine(), images=images, data_format=data_format)

@@ -44,13 +44,16 @@ def inputs(
     llm: str | Path | None = None,
     tiles: Path | None = None,
     machine: Machine | None = None,
+    images: Path | None = None,
+    data_format: str | None = None,
 ) -> StageInputs:
     """The stage's inputs: a checkpoint, or a tower and a language model (folders or hub names), or the recipe's preset.
 
     Raises:
         UsageError: none of them, or a mixture.
     """
-    return StageInputs("pretrain", _source(config, checkpoint, vision, llm), data, tiles, machine or Machine())
+    source = _source(config, checkpoint, vision, llm)
+    return StageInputs("pretrain", source, data, tiles, machine or Machine(), images=images, data_format=data_format)
 
 
 def _source(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Set, Threads
+from bluelm_cli.options import DataFormat, DryRun, Force, Images, Json, Out, Recipe, Set, Threads
 from stages.artifacts.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -22,12 +22,9 @@ def check(
             help="A corpus, LLaVA JSON, messages in JSON lines, parquet, a folder of datasets, or WebDataset tars."
         ),
     ],
-    images: Annotated[Path | None, typer.Option("--images", help="Where pictures lie, if not beside the data.")] = None,
+    images: Images = None,
     out: Out = None,
-    data_format: Annotated[
-        str | None,
-        typer.Option("--format", help="llava, messages, datasets, parquet, webdataset or corpus (default: seen)."),
-    ] = None,
+    data_format: DataFormat = None,
     splits: Annotated[list[str] | None, typer.Option("--split", help="A split to check (repeatable).")] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Count tokens for this checkpoint.")] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Count tokens for this shape.")] = None,
@@ -111,4 +108,5 @@ def _show(result: CheckResult) -> None:
 
 
 def _first(named: list[dict[str, str]]) -> str:
-    return ", ".join(item["row"] for item in named[:3]) + (": " + named[0]["problem"] if named else "")
+    others = ", ".join(item["row"] for item in named[1:3])
+    return f"{named[0]['row']}: {named[0]['problem']}" + (f"; also {others}" if others else "")

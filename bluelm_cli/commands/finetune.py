@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Seed, Set, Threads
+from bluelm_cli.options import DataFormat, Device, DryRun, Dtype, Force, Images, Json, Out, Seed, Set, Threads
 from bluelm_cli.training_report import require_out, show_plan, show_result
 
 
 def finetune(
     checkpoint: Annotated[Path, typer.Argument(help="The checkpoint to start from.")],
-    data: Annotated[Path, typer.Option("--data", help="The corpus to learn from.")],
+    data: Annotated[Path, typer.Option("--data", help="What to learn from: a corpus, or any data that is read.")],
     out: Out = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
+    images: Images = None,
+    data_format: DataFormat = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +47,14 @@ def finetune(
 
     flags = {"seed": seed, "dtype": dtype}
     config = load_config(stage.FinetuneConfig, recipe or shipped_recipe("finetune.yaml"), sets or (), flags)
-    inputs = stage.inputs(checkpoint, data, tiles=tiles, machine=Machine(device=device, threads=threads))
+    inputs = stage.inputs(
+        checkpoint,
+        data,
+        tiles=tiles,
+        machine=Machine(device=device, threads=threads),
+        images=images,
+        data_format=data_format,
+    )
     if dry_run:
         show_plan(stage.plan(config, inputs).as_dict(), as_json)
         return

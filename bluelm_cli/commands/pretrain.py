@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Seed, Set, Threads
+from bluelm_cli.options import DataFormat, Device, DryRun, Dtype, Force, Images, Json, Out, Seed, Set, Threads
 from bluelm_cli.training_report import require_out, show_plan, show_result
 
 
 def pretrain(
-    data: Annotated[Path, typer.Option("--data", help="The corpus to learn from.")],
+    data: Annotated[Path, typer.Option("--data", help="What to learn from: a corpus, or any data that is read.")],
     out: Out = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Start from random weights of this shape.")] = None,
     checkpoint: Annotated[Path | None, typer.Option("--from", help="Start from this checkpoint.")] = None,
@@ -26,6 +26,8 @@ def pretrain(
         typer.Option("--llm", help="And from this language model: a folder or ORG/NAME[@REVISION]."),
     ] = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
+    images: Images = None,
+    data_format: DataFormat = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +64,8 @@ def pretrain(
         llm=llm,
         tiles=tiles,
         machine=Machine(device=device, threads=threads),
+        images=images,
+        data_format=data_format,
     )
     if dry_run:
         show_plan(stage.plan(config, inputs).as_dict(), as_json)

@@ -10,7 +10,7 @@ from stages.artifacts.errors import DataError, RecipeError
 from stages.artifacts.events import Notice, Progress
 from stages.device.imaging.reading import make_all, use_all
 from stages.workshop.corpus.readers.opening import open_rows
-from stages.workshop.corpus.readers.source import all_rows
+from stages.workshop.corpus.readers.source import RowSource, all_rows
 from stages.workshop.corpus.row import Row
 from stages.workshop.training.pictures import CutTiles, StoredTiles, Tiled, TileSource
 from stages.workshop.training.recipe import TrainRecipe
@@ -32,16 +32,19 @@ class Prepared:
     report: SampleReport
 
 
-def read_rows(corpus: Path) -> list[Row]:
-    """The conversations to learn from.
+def read_rows(data: RowSource | Path) -> list[Row]:
+    """The conversations to learn from: of a source, or of whatever a path names.
 
     Raises:
         DataError: there are none, or some cannot be used (all of them together).
     """
-    rows = all_rows(open_rows(corpus))
+    source = open_rows(data) if isinstance(data, Path) else data
+    rows = all_rows(source)
     if not rows:
         raise DataError(
-            f"{corpus} holds no conversation.", "There is nothing to learn from.", "Render or gather a larger corpus."
+            f"{source.path} holds no conversation.",
+            "There is nothing to learn from.",
+            "Render or gather a larger corpus.",
         )
     return rows
 

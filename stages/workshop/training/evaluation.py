@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stages.workshop.corpus.readers.opening import open_rows, splits_of
 from stages.workshop.corpus.row import Row
 from stages.workshop.training.batches import Loaded, SampleSet
 from stages.workshop.training.data import read_rows
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from stages.workshop.training.trainer import StageTrainer
 
 
-HELDOUT_FILE = "heldout.json"
+HELDOUT = "heldout"
 
 
 def read_heldout(corpus: Path) -> list[Row]:
@@ -25,8 +26,9 @@ def read_heldout(corpus: Path) -> list[Row]:
     Raises:
         DataError: there are none, or some cannot be used.
     """
-    path = corpus / HELDOUT_FILE
-    return read_rows(path if path.is_file() else corpus)
+    # A set that tells of no splits is all of one.
+    splits = splits_of(corpus)
+    return read_rows(open_rows(corpus, split=HELDOUT if HELDOUT in splits else splits[0]))
 
 
 class Evaluation:

@@ -6,7 +6,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.workshop.corpus.readers.opening import open_rows
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
 from stages.workshop.training.machine import check_machine, samples_per_device
 from stages.workshop.training.memory import MemoryEstimate, estimate_memory
@@ -84,8 +83,8 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     """
     check_machine(recipe, inputs.machine)
     inputs.spec(recipe)
-    source = open_rows(inputs.data) if recipe.streaming else None
-    rows = read_rows(inputs.data) if source is None else list(first_rows(source))
+    source = inputs.rows()
+    rows = list(first_rows(source)) if recipe.streaming else read_rows(source)
     outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
     report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles, cut=False)).report
@@ -96,7 +95,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
         recipe=recipe,
         parts=count_by_part(plans),
         groups=group(plans),
-        conversations=len(rows) if source is None else source.count,
+        conversations=source.count if recipe.streaming else len(rows),
         tokens_per_sample=tokens,
         tiles_per_sample=tiles,
         samples_per_device=samples,

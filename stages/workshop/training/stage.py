@@ -9,7 +9,7 @@ source ──> outline ──> model ─────────┴──> Stage
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from stages.artifacts.events import Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, Draft, open_artifact, up_to_date
 from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.workshop.corpus.readers.opening import open_rows
-from stages.workshop.corpus.readers.source import RowSource
+from stages.workshop.corpus.readers.source import RowSource, parent_of_rows
 from stages.workshop.model.checkpoint import save_checkpoint
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
@@ -51,10 +51,12 @@ class StageInputs:
     Attributes:
         stage: `pretrain` or `finetune`.
         source: the model.
-        data: a corpus.
+        data: a corpus, or anything that `open_rows` reads.
         tiles: its pictures already tiled, or None to cut them here.
         machine: where it runs.
         heldout: a corpus to evaluate on while training, or None; it changes nothing that is trained.
+        images: where pictures lie that `data` names, if not beside it.
+        data_format: the format of `data`; seen in its content where None.
     """
 
     stage: str
@@ -63,6 +65,16 @@ class StageInputs:
     tiles: Path | None
     machine: Machine
     heldout: Path | None = None
+    images: Path | None = None
+    data_format: str | None = None
+
+    def rows(self) -> RowSource:
+        """The conversations; none is read yet.
+
+        Raises:
+            BluelmError: there is nothing that holds any.
+        """
+        return open_rows(self.data, self.data_format, self.images)
 
     def spec(self, recipe: TrainRecipe) -> ArtifactSpec:
         """What is made of this: how the machine goes about it is no part of it.
@@ -70,16 +82,15 @@ class StageInputs:
         Raises:
             BluelmError: inputs that are missing or of another kind, all of them together.
         """
-        wanted = [(self.data, "corpus")] + ([(self.tiles, "tiles")] if self.tiles is not None else [])
+        wanted: list[Callable[[], Sequence[Parent]]] = [self.source.parents, lambda: (parent_of_rows(self.rows()),)]
+        if self.tiles is not None:
+            tiles = self.tiles
+            wanted.append(lambda: (parent_of(open_artifact(tiles, "tiles").path),))
         parents: list[Parent] = []
         problems: list[BluelmError] = []
-        try:
-            parents += self.source.parents()
-        except BluelmError as error:
-            problems.append(error)
-        for path, kind in wanted:
+        for find in wanted:
             try:
-                parents.append(parent_of(open_artifact(path, kind).path))
+                parents += find()
             except BluelmError as error:
                 problems.append(error)
         raise_all(problems)
@@ -162,7 +173,8 @@ def prepare_stage(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, N
     """Reads and checks everything that is needed before the first step."""
     if is_main():
         open_board(recipe.execution.tensorboard)
-    rows = open_rows(inputs.data) if recipe.streaming else read_rows(inputs.data)
+    source = inputs.rows()
+    rows = source if recipe.streaming else read_rows(source)
     outline = inputs.source.outline(texts_of(first_rows(rows) if isinstance(rows, RowSource) else rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
     prepared: Prepared | Streamed

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from stages.artifacts.errors import DataError
 from stages.artifacts.json_items import json_items, json_layout
+from stages.artifacts.kinds import MADE_BY
 from stages.artifacts.manifest import MANIFEST_FILE
 
 Format = Literal["corpus", "llava", "messages", "datasets", "parquet", "webdataset"]
@@ -60,7 +61,13 @@ def _folder(path: Path) -> Format:
     kinds = {rows_of_json(file) for file in files}
     if len(kinds) == 1:
         return kinds.pop()
-    holds = " and ".join(", ".join(_SUFFIXES[name]) for name in found) or "no data file that is known"
+    if not found:
+        raise DataError(
+            f"{path} holds no corpus and no data file that is known.",
+            "There are no rows to read.",
+            f"Name the data itself, or make a corpus: {MADE_BY['corpus']}",
+        )
+    holds = " and ".join(", ".join(_SUFFIXES[name]) for name in found)
     raise DataError(f"{path} holds {holds}.", "What its rows are is unclear.", f"Name one of its files. {_FIX}")
 
 

@@ -61,7 +61,8 @@ def open_rows(path: Path, format: str | None = None, images: Path | None = None,
             return WebDatasetSource(path, found, _of_split(files_of(path, found), split), root)
         case "messages":
             return MessagesSource(path, found, files_of(path, found), root)
-    return LlavaSource(path, found, files_of(path, "llava"), root)
+    roots = read_roots(path.parent) if path.is_file() else {}
+    return LlavaSource(path, found, files_of(path, "llava"), root, roots)
 
 
 def splits_of(path: Path, format: str | None = None) -> tuple[str, ...]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.artifacts.digest import digest_file, digest_json
 from stages.artifacts.errors import DataError, raise_all
+from stages.artifacts.manifest import MANIFEST_FILE, Parent, check_name, parent_of
 from stages.workshop.corpus.picture import Picture
 from stages.workshop.corpus.row import BadRow, Row, printable
 
 # A broken file may have a problem in every row; so many are told one by one.
 NAMED = 20
+_WHOLE, _END = 2**28, 2**22
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,39 @@ class RowSource(ABC):
                 yield from self.read(shard)
         else:
             yield from (row for number, row in enumerate(self) if number % ranks == rank)
+
+
+def parent_of_rows(source: RowSource) -> Parent:
+    """An input's digest: an artifact's own; elsewhere that of its shards.
+
+    Shards of more than 256 MiB are known by their size, beginning and end: to read all of them before every run would
+    take as long as to train on some. Pictures beside the shards are not looked at.
+
+    Raises:
+        ArtifactError: a broken manifest, or a name that is not UTF-8.
+        DataError: a shard cannot be read.
+    """
+    check_name(source.path)
+    if (source.path / MANIFEST_FILE).is_file():
+        return parent_of(source.path)
+    try:
+        shards = [[shard.name, _digest(shard)] for shard in source.shards]
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read: {error.strerror}.", "It is an input.", "Check it."
+        ) from error
+    return Parent(path=source.path.as_posix(), digest=digest_json(shards))
+
+
+def _digest(shard: Path) -> str:
+    size = shard.stat().st_size
+    if size <= _WHOLE:
+        return digest_file(shard)
+    with shard.open("rb") as stream:
+        ends = stream.read(_END)
+        stream.seek(-_END, os.SEEK_END)
+        ends += stream.read(_END)
+    return hashlib.sha256(size.to_bytes(8, "little") + ends).hexdigest()
 
 
 def all_rows(rows: Iterable[Row | BadRow], *, check_pictures: bool = True) -> list[Row]:
