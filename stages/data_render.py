@@ -22,7 +22,7 @@ from stages.device.imaging.geometry import Grid, Size
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import write_llava
 from stages.workshop.corpus.rendering.backgrounds import TEXTURES
-from stages.workshop.corpus.rendering.degradations import DEGRADATIONS, Degradation
+from stages.workshop.corpus.rendering.degradation_shares import DegradationShare, problems_of
 from stages.workshop.corpus.rendering.fonts import FontShelf, find_fonts
 from stages.workshop.corpus.rendering.generation import cores, probe, render
 from stages.workshop.corpus.rendering.job import GridChoice, Job
@@ -45,14 +45,6 @@ class GridShare(RecipeModel):
     families: tuple[str, ...] = Field(
         default=(), description="only these families, which then have no other sizes; all others where empty"
     )
-
-
-class DegradationShare(RecipeModel):
-    """Pictures that one kind of degradation befalls."""
-
-    kind: str = Field(description="one of " + ", ".join(DEGRADATIONS))
-    probability: Share = Field(description="share of the pictures that have it")
-    strength: Share = Field(default=1.0, description="greatest amount; 1 is as bad as a reader can still read")
 
 
 class RenderConfig(RecipeModel):
@@ -114,14 +106,7 @@ class RenderConfig(RecipeModel):
             if name not in TEXTURES:
                 fix = "Backgrounds: " + ", ".join(TEXTURES) + "."
                 problems.append(RecipeError(f"There is no background {name!r}.", "It cannot be drawn.", fix))
-        kinds = [item.kind for item in self.degradations]
-        for index, kind in enumerate(kinds):
-            if kind not in DEGRADATIONS:
-                fix = "Kinds: " + ", ".join(DEGRADATIONS) + "."
-                problems.append(RecipeError(f"There is no degradation {kind!r}.", "It cannot be applied.", fix))
-            elif kind in kinds[:index]:
-                what = f"The degradation {kind!r} stands twice."
-                problems.append(RecipeError(what, "A picture has each kind at most once.", "Remove one."))
+        problems += problems_of(self.degradations)
         if self.least_cover > self.most_cover:
             what = f"least_cover is {self.least_cover}, most_cover {self.most_cover}."
             problems.append(RecipeError(what, "No shape is both.", "Exchange them."))
@@ -198,7 +183,7 @@ class RenderConfig(RecipeModel):
             weights=self.weights,
             turns=self.turns,
             form=self.form,
-            degradations=tuple(Degradation(**item.model_dump()) for item in self.degradations),
+            degradations=tuple(item.degradation for item in self.degradations),
             degraded=self.degraded,
         )
 

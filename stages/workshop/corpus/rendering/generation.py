@@ -133,9 +133,14 @@ def _render_one(job: Job, split: Split, folder: Path, index: int) -> list[Row]:
     name = f"{split}-{index:06d}"
     file = f"{IMAGES}/{name}.{'jpg' if job.form == 'jpeg' else 'png'}"
     (folder / file).write_bytes(encode(scene.picture, job.form))
+    return rows_about(name, file, split, exchanges, job.turns)
+
+
+def rows_about(name: str, file: str, split: Split, exchanges: Sequence[Exchange], turns: int) -> list[Row]:
+    """The rows of one picture: in training one with at most so many questions, held-out one a question."""
     pictures = (PictureFile(Path(), file),)
     if split == "train":
-        asked = exchanges[: job.turns]
+        asked = exchanges[:turns]
         return [Row(name, tuple(_turns(asked)), pictures, tasks=tuple(exchange.task for exchange in asked))]
     return [
         Row(f"{name}-{exchange.task}", tuple(_turns([exchange])), pictures, tasks=(exchange.task,))
