@@ -87,12 +87,33 @@ def check_machine(recipe: TrainRecipe, machine: Machine) -> None:
         BluelmError: all problems together.
     """
     problems: list[BluelmError] = []
-    for check in (lambda: machine.name, lambda: samples_per_device(recipe, machine)):
+    for check in (
+        lambda: machine.name,
+        lambda: samples_per_device(recipe, machine),
+        lambda: _check_sharding(recipe, machine),
+    ):
         try:
             check()
         except BluelmError as error:
             problems.append(error)
     raise_all(problems)
+
+
+def _check_sharding(recipe: TrainRecipe, machine: Machine) -> None:
+    """Raises: UsageError: a way of sharding that would silently be another one."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
+        raise UsageError(
+            "Accelerate's configuration asks for FSDP.",
+            "On the CPU accelerate silently trains without it, and elsewhere it would shard what is sharded already.",
+            "Start with plain processes (accelerate launch --multi_gpu, or torchrun) and give "
+            "--set execution.sharding=fsdp2.",
+        )
+    if recipe.execution.sharding == "fsdp2" and machine.processes == 1:
+        raise UsageError(
+            "execution.sharding is fsdp2, but there is one process.",
+            "There is nobody to share weights with.",
+            "Start several: torchrun --nproc-per-node 8 -m bluelm_cli …; or leave the key away.",
+        )
 
 
 def arguments(recipe: TrainRecipe, machine: Machine, states: Path) -> TrainingArguments:

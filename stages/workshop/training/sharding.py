@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from stages.workshop.model.configuration import BlueLMVConfig
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
+from stages.workshop.model.processing import IGNORED
+from stages.workshop.training.batches import Batch
 
 OPTIMIZER_FILE = "optimizer.pt"
 
@@ -48,12 +51,37 @@ def shard(model: BlueLMVForConditionalGeneration, device: str, *, bfloat16: bool
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     # How the library's Trainer knows a model that it must neither move nor wrap.
-    model.is_distributed_loading_by_transformers = True
+    model._is_distributed_loading_by_transformers = True
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard` split this model."""
     return bool(getattr(model, "is_distributed_loading_by_transformers", False))
+
+
+def with_picture(batch: Batch, config: BlueLMVConfig) -> Batch:
+    """A batch without pictures, with a blank one behind all that is learned, so that nothing of it is ever seen.
+
+    The layers of a sharded tower are gathered from all processes: where one of them leaves the tower out, the others
+    wait for ever. Causal attention keeps what stands behind from what stands before; the gradients are exact zeros (so
+    in a step without a single picture the tower goes on with its momentum, where an unsharded one stands still).
+    """
+    if "tiles" in batch:
+        return batch
+    tokens, side = config.tokens_per_tile, config.tile_size
+    input_ids = batch["input_ids"]  # [B, L]
+    rows = len(input_ids)
+    slots = torch.full((rows, tokens), config.image_token_id).to(input_ids)
+    blank = {
+        "input_ids": torch.cat([input_ids, slots], dim=1),  # [B, L + tokens]
+        "labels": torch.cat([batch["labels"], torch.full_like(slots, IGNORED)], dim=1),
+        "tiles": torch.zeros((rows, 3, side, side), dtype=torch.uint8, device=input_ids.device),
+    }
+    if "position_ids" in batch:
+        positions = torch.arange(tokens).to(input_ids).expand(rows, -1)
+        blank["position_ids"] = torch.cat([batch["position_ids"], positions], dim=1)
+    segments = {"segments": (*batch["segments"], tokens)} if "segments" in batch else {}
+    return {**batch, **blank, **segments}
 
 
 def full_weights(model: nn.Module) -> dict[str, torch.Tensor]:

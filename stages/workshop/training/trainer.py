@@ -111,6 +111,8 @@ class StageTrainer(Trainer):
 
     def loss_of(self, model: nn.Module, inputs: dict[str, Any], items: torch.Tensor | int) -> torch.Tensor:
         """Summed loss of a batch over `items`."""
+        if sharding.is_sharded(self.model):
+            inputs = sharding.with_picture(inputs, self.model.config)
         batch = {name: value for name, value in inputs.items() if name not in COUNTED}
         labels, positions, tiles = batch.pop("labels"), batch.pop("positions"), batch.pop("tiles", None)
         if tiles is not None:

@@ -92,6 +92,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def two_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first two rows of the corpus alone, which it holds out too."""
+    return write_corpus(tmp_path_factory.mktemp("data") / "two", rows=2)
+
+
+@pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plain transformers folder of the micro model."""
     return write_checkpoint(tmp_path_factory.mktemp("models") / "micro")

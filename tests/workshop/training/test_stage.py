@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.artifacts.errors import BluelmError, ModelError, UsageError
+from stages.artifacts.errors import BluelmError, UsageError
 from stages.artifacts.events import Notice, Progress, result_of
 from stages.artifacts.folder import open_artifact
 from stages.workshop.model.checkpoint import load_checkpoint, save_checkpoint
@@ -75,11 +74,12 @@ def test_the_artifact_is_a_checkpoint_with_its_curve_and_no_state(
     assert manifest.stage == "finetune"
     assert "execution" not in manifest.config
     assert not [name for name in manifest.files if name.endswith((".pt", ".pth", ".bin")) or name.startswith(".")]
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
     curve = json.loads((tmp_path / "out/training.json").read_text())
     assert curve["steps"] == [4, 6]
     assert (curve["losses"][0], curve["losses"][-1]) == (manifest.metrics["loss_first"], manifest.metrics["loss_last"])
     assert manifest.metrics["data"]["samples"] == 12
-    assert result.samples_per_s is not None
+    assert result.run["samples_per_s"] > 0
     # Training leaves no trace of its own in the configuration.
     save_checkpoint(*load_checkpoint(checkpoint), tmp_path / "untrained")
     for name in ("config.json", "generation_config.json"):
@@ -136,7 +136,7 @@ def test_resumed_equals_uninterrupted(
             run(recipe, inputs, tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
     states = tmp_path / ".cut.partial" / stage.STATES
-    assert [folder.name for folder in states.iterdir()] == ["checkpoint-4"]
+    assert sorted(folder.name for folder in states.iterdir()) == ["checkpoint-2", "checkpoint-4"]
     # A newer state that a kill left half-written must not be taken.
     half = states / "checkpoint-6"
     half.mkdir()
@@ -177,16 +177,9 @@ def test_up_to_date_runs_nothing_and_ignores_how_the_machine_goes_about_it(
     events = list(run_stage(micro_recipe(execution={"picture_memory_mb": 0}), inputs, tmp_path / "out"))
     assert events[0] == Notice(f"{tmp_path / 'out'} is up to date")
     again = events[-1].result  # type: ignore[union-attr]
-    assert (again.up_to_date, again.digest, again.samples_per_s) == (True, first.digest, None)
+    assert (again.up_to_date, again.digest, again.as_dict()["samples_per_s"]) == (True, first.digest, None)
     with pytest.raises(BluelmError, match="steps is 6, not 7"):
         run(micro_recipe(steps=7), inputs, tmp_path / "out")
-
-
-def test_a_loss_that_is_no_number_stops_training(micro_recipe: Make, inputs: StageInputs, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="The loss became") as caught:
-        run(micro_recipe(learning_rate=1e30, optimizer={"max_grad_norm": 0}), inputs, tmp_path / "out")
-    assert "learning_rate" in caught.value.fix
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -217,4 +210,4 @@ def test_interrupted_writes_a_state_at_once(micro_recipe: Make, inputs: StageInp
     assert found is not None
     assert 1 <= found.step < 50
     assert not (tmp_path / "out").exists()
-    assert math.isfinite(found.curve.open_sum)
+    assert len(found.history.losses) == found.step
