@@ -41,6 +41,10 @@ def save_checkpoint(
         weights: whole weights of a model that only holds a share of them; None takes its own.
     """
     register()
+    if weights is not None:
+        # Gathered weights are copies, in which the library does not see that a tied head is the embedding.
+        tied = model.all_tied_weights_keys
+        weights = {name: weight for name, weight in weights.items() if name not in tied}
     with quiet():
         model.save_pretrained(folder, state_dict=weights)
         processor.save_pretrained(folder)

@@ -87,6 +87,21 @@ def test_the_same_model_gives_the_same_bytes(
         assert file.read_bytes() == (tmp_path / "second" / file.name).read_bytes(), file.name
 
 
+def test_gathered_weights_give_the_same_file(
+    make_model: MakeModel, processor: BlueLMVProcessor, tmp_path: Path
+) -> None:
+    """A model sharded over processes is written from copies of its weights, its tied head among them."""
+    model = make_model()
+    copies = {name: value.clone() for name, value in model.state_dict().items()}
+    assert "language_model.lm_head.weight" in copies
+    save_checkpoint(model, processor, tmp_path / "own")
+    save_checkpoint(make_model(seed=9), processor, tmp_path / "gathered", copies)
+    own, gathered = (load_file(tmp_path / name / "model.safetensors") for name in ("own", "gathered"))
+    assert own.keys() == gathered.keys()
+    for name, value in own.items():
+        assert torch.equal(value, gathered[name]), name
+
+
 def test_the_auto_classes_open_it(folder: Path) -> None:
     register()
     register()
