@@ -26,7 +26,7 @@ LAYOUTS = ("plain", "centred", "ruled", "framed", "numbered", "letterhead", "ind
 # Height of a line, of a gap and of the heading with what is around it, and width of a letter, over the text's height.
 _LINE, _GAP, _HEAD, _LETTER = 1.32, 0.6, 3.2, 0.56
 _SHORTEST, _LONGEST = 14, 64
-_PARAGRAPHS = 3
+_PARAGRAPHS = 4
 _HEADINGS = {
     "centred": "#align(center)[#text(1.3em)[#strong[{title}]]]",
     "ruled": "#text(1.3em)[#strong[{title}]]\n#line(length: 100%, stroke: 0.05em + ink)",
@@ -71,7 +71,7 @@ def _draw_paragraphs(rng: np.random.Generator, split: Split, letters: int, most:
     paragraphs: list[list[str]] = []
     left = float(most)
     for _ in range(rng.integers(1, _PARAGRAPHS + 1)):
-        sentences = [draw_sentence(rng, split) for _ in range(rng.integers(1, 5))]
+        sentences = [draw_sentence(rng, split) for _ in range(rng.integers(1, 9))]
         while sentences and len(broken(" ".join(sentences), letters)) > left:
             sentences.pop()
         if not sentences:

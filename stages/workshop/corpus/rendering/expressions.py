@@ -132,7 +132,8 @@ def _function(rng: np.random.Generator, depth: int) -> Formula:
 
 
 def _absolute(rng: np.random.Generator, depth: int) -> Formula:
-    inside = _term(rng, depth)
+    # Bars inside bars could be read in two ways.
+    inside = (_atom, _sum, _difference, _product)[rng.integers(4)](rng, 0)
     return Formula(f"abs({inside.typst})", f"|{inside.latex}|", f"|{inside.plain}|")
 
 

@@ -18,6 +18,8 @@ _LABELS = "abcd"
 _INDEX = 0.7
 _DEEPEST = 3
 _LETTERS = 60
+# Width of a sign, of what stands beside a formula and height of one, over the text's height.
+_LETTER, _BESIDE, _LINE = 0.36, 2.0, 2.8
 _MARKUP = {
     "display": "{formula}",
     "boxed": "#box(stroke: 0.05em + ink, inset: 0.5em)[{formula}]",
@@ -34,13 +36,19 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
     asked = int(rng.integers(count))
     which = f"formula ({_LABELS[asked]})" if count > 1 else "the formula"
     latex, plain = word_question(rng, LATEX_QUESTIONS, which=which), word_question(rng, PLAIN_QUESTIONS, which=which)
-    smallest = look.heights[0] / _INDEX
+    smallest, margin = look.heights[0] / _INDEX, 0.05 * min(look.size)
+    longest = max(len(formula.plain) for formula in formulas)
+    wide, high = (length - 2 * margin for length in look.size)
+    highest = min(wide / (_LETTER * longest + _BESIDE), high / (_LINE * count))
+    if highest < 0.85 * smallest:
+        raise PageOverflowError
     paper, ink = draw_paper(rng)
     return Page(
-        _markup(rng, formulas, layout),
+        # Typst lets formulas in a line hang out of it by part of the leading.
+        f"#set par(leading: 0em)\n{_markup(rng, formulas, layout)}",
         look.size,
         font=look.draw_font(rng, split),
-        height=max(smallest, look.draw_height(rng)),
+        height=max(smallest, look.draw_height(rng, highest)),
         smallest=smallest,
         exchanges=(
             Exchange("formula-latex", latex, formulas[asked].latex),
@@ -49,7 +57,7 @@ def _draw(rng: np.random.Generator, split: Split, look: Look) -> Page:
         texts=tuple(formula.latex for formula in formulas),
         absent=_absent(rng, count),
         place=draw_place(rng),
-        margin=0.05 * min(look.size),
+        margin=margin,
         paper=paper,
         ink=ink,
         facts={"layout": layout, "formulas": formulas},
