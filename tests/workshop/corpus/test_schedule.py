@@ -1,0 +1,30 @@
+"""Families take turns by their weights, exactly."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.workshop.corpus.rendering.schedule import order
+
+
+@given(st.integers(1, 9))
+def test_equal_weights_take_turns(count: int) -> None:
+    names = [f"f{index}" for index in range(count)]
+    assert order(dict.fromkeys(names, 0.7)) == tuple(names)
+
+
+@given(st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 12), min_size=1))
+def test_everyone_has_their_share_at_any_time(weights: dict[str, int]) -> None:
+    turns, total = order({name: weight / 4 for name, weight in weights.items()}), sum(weights.values())
+    seen: Counter[str] = Counter()
+    for number, name in enumerate(turns, start=1):
+        seen[name] += 1
+        assert all(abs(seen[name] - number * weight / total) < 2 for name, weight in weights.items())
+    assert all(seen[name] * total == len(turns) * weight for name, weight in weights.items())
+
+
+def test_tiny_weights_still_have_a_turn() -> None:
+    assert Counter(order({"a": 1.0, "b": 1e-9})) == {"a": 100, "b": 1}
