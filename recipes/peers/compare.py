@@ -258,12 +258,12 @@ def vision_side(options: argparse.Namespace, work: Path) -> tuple[dict[str, list
     """Workers and comparisons of the image encoder."""
     folder = str(work / "models" / f"vit-{options.vit_layers}")
     tiles, threads = str(options.tiles), str(options.threads)
-    commands = {
-        "ours": [sys.executable, "ours_vit.py", folder, tiles, threads],
+    # A process for each of ours: the threads of one model would spin on, stopped and woken, beside the other.
+    commands = {form: [sys.executable, "ours_vit.py", folder, tiles, threads] for form in VIT_FORMS} | {
         "openvino": [options.openvino_python, "openvino_vit.py", folder, tiles, threads],
         "torch": [options.torch_python, "torch_vit.py", folder, str(options.vit_layers), tiles, threads],
     }
-    ours = [Contender(f"ours, {form} activations", "ours", "ours", form) for form in VIT_FORMS]
+    ours = [Contender(f"ours, {form} activations", "ours", form, form) for form in VIT_FORMS]
     peers = [
         Contender("OpenVINO, NNCF INT8 PTQ", "OpenVINO", "openvino", "int8 ptq"),
         Contender("transformers, float32", "transformers float32", "torch", "float32"),

@@ -109,6 +109,10 @@ if [[ -z $only || $only == vit ]]; then
         "$torch" "$here/write_ours.py" vit "$folder" "$vit_layers"
         echo "$code" >"$folder/.made"
     fi
+    if [[ ! -e $folder/ptq.xml ]]; then
+        echo "== OpenVINO: NNCF's quantization of it" >&2
+        "$openvino" "$here/openvino_vit.py" "$folder" >&2
+    fi
 fi
 
 ((prepare)) && exit 0

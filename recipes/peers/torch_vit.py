@@ -1,4 +1,4 @@
-"""Worker: the same tower and connector in transformers on torch.
+"""Worker: the same tower and connector in transformers on torch, uint8 tiles to image tokens.
 
 python torch_vit.py FOLDER LAYERS TILES THREADS         cases: float32, bfloat16; features also of rounded (weights)
 """
@@ -23,7 +23,6 @@ def main() -> None:
     folder, (layers, count, threads) = Path(sys.argv[1]), map(int, sys.argv[2:])
     torch.set_num_threads(threads)
     tiles = torch.from_numpy(np.load(folder / "tiles.npy")[:count])
-    pixels = (tiles.float() / 255 - 0.5) / 0.5
     models: dict[str, Any] = {}
 
     def model(case: str) -> Any:
@@ -37,6 +36,7 @@ def main() -> None:
     def run(case: str) -> tuple[torch.Tensor, torch.Tensor]:
         one = model(case)
         with torch.inference_mode():
+            pixels = (tiles.float() / 255 - 0.5) / 0.5
             return one(pixels.bfloat16() if case == "bfloat16" else pixels)
 
     def encode(case: str) -> dict[str, float]:

@@ -5,6 +5,7 @@ Shapes: L layers, K kv heads, N capacity in positions, D head size. The buffer i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 from typing import Any
@@ -21,6 +22,8 @@ from stages.device.runtime.sessions import buffer_of
 _STEP = 256
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int8": np.dtype(np.int8)}
 _KEYS, _VALUES = 0, 1
+# From this share of the capacity on, large pages commit little that is not written anyway.
+_MOSTLY = 0.75
 
 
 class KVCache:
@@ -38,16 +41,13 @@ class KVCache:
         self.spec = spec
         self._capacity = min(max(capacity, 1), spec.max_context)
         self._buffer: NDArray[Any] | None = None
+        self._memory: mmap.mmap | None = None
+        self._large_pages = False
 
     @property
     def capacity(self) -> int:
         """Positions that fit without growing."""
         return self._capacity
-
-    @property
-    def allocated(self) -> bool:
-        """Whether the buffer exists yet."""
-        return self._buffer is not None
 
     @property
     def nbytes(self) -> int:
@@ -70,12 +70,26 @@ class KVCache:
         if old is None:
             return
         try:
-            new = self._made()
+            new, memory = self._made()
             new[..., :keep, :] = old[..., :keep, :]
         except BaseException:  # also an interrupt: the old buffer is still the cache
             self._capacity = before
             raise
-        self._buffer = new
+        self._buffer, self._memory, self._large_pages = new, memory, False
+
+    def expect(self, length: int) -> None:
+        """Says that `length` positions are about to be held: a buffer they mostly fill is asked for in large pages.
+
+        Reading it is then a few percent faster. Where only little is held, a large page would commit memory for
+        positions that may never come: positions of one head lie together, behind each other.
+        """
+        if self._large_pages or length < _MOSTLY * self._capacity or not hasattr(mmap, "MADV_HUGEPAGE"):
+            return
+        self._large_pages = True
+        self._layer(0, _KEYS)
+        if self._memory is not None:
+            with contextlib.suppress(OSError):  # a kernel without large pages
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
 
     def bind(self, binding: Any) -> None:
         """Binds every layer to an IO binding: as past (input) and as present (output)."""
@@ -102,15 +116,15 @@ class KVCache:
 
     def _layer(self, layer: int, part: int) -> NDArray[Any]:
         if self._buffer is None:
-            self._buffer = self._made()
+            self._buffer, self._memory = self._made()
         view: NDArray[Any] = self._buffer[layer, part]
         return view
 
-    def _made(self) -> NDArray[Any]:
+    def _made(self) -> tuple[NDArray[Any], mmap.mmap]:
         # Not np.zeros: it asks for huge pages, and then the first position of every head commits the whole buffer.
         private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
         memory = mmap.mmap(-1, self.nbytes, **private)
-        return np.frombuffer(memory, _DTYPES[self.spec.kv_dtype]).reshape(self._shape)
+        return np.frombuffer(memory, _DTYPES[self.spec.kv_dtype]).reshape(self._shape), memory
 
 
 def overflow(length: int, limit: int) -> UsageError:

@@ -68,11 +68,13 @@ class Decoder:
         if not len(embeds) or chunk < 1:
             raise ValueError(f"prefill needs positions and a chunk of at least 1, got {len(embeds)} and {chunk}")
         self.reserve(self.length + len(embeds))
+        self.cache.expect(self.length + len(embeds))
         if self.compact is not None and len(embeds) > self.compact.shortest:
             self.compact.read(embeds[:-1], self.cache, self.length, chunk)
             self.length += len(embeds) - 1
             embeds = embeds[-1:]
             trim_heap()  # before the decoder's own weights come into memory
+            self.graph.map_pages()
         for start in range(0, len(embeds), chunk):
             self._run(embeds[start : start + chunk])
         logits = self._logits[0, 0]  # [V]
@@ -108,8 +110,8 @@ class Decoder:
             self._bind()
         values = np.ascontiguousarray(embeds[None], dtype=np.float32)  # [1, T, H]
         with self.graph.explained(BINDING):
-            self._binding.bind_cpu_input(INPUTS_EMBEDS, values)
-            self._binding.bind_cpu_input(ATTENTION_MASK, self._ones[:, :total])  # [1, P + T]
+            self._binding.bind_input(INPUTS_EMBEDS, *buffer_of(values))
+            self._binding.bind_input(ATTENTION_MASK, *buffer_of(self._ones[:, :total]))  # [1, P + T]
         self.graph.run_bound(self._binding)
         self.length = total
 

@@ -5,6 +5,7 @@ Shapes: T ids, V vocabulary, H model width, G blocks per row.
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from stages.device.contract.tensor_ref import TensorRef, map_files
 class Embedder:
     """The rows of an embedding table, the very numbers that embedding.onnx gives.
 
+    Rows are read from the file, not from a mapping of it: a mapping's pages would have to be let go of at each token,
+    and that interrupts every other core.
+
     Args:
         folder: the exported model.
         spec: what its `device.json` says of the table.
@@ -34,9 +38,13 @@ class Embedder:
     def __init__(self, folder: Path, spec: EmbeddingSpec, width: int) -> None:
         self._spec, self._width = spec, width
         refs = [ref for ref in (spec.values, spec.scales) if ref is not None]
-        self._files = map_files(folder, refs)
-        for ref in refs:
-            self._files[ref.file].array(ref)  # a short file is told now, not at the first question
+        for name, mapped in map_files(folder, refs).items():
+            for ref in refs:
+                if ref.file == name:
+                    mapped.array(ref)  # a short file is told now, not at the first question
+        self._files = {name: (folder / name).open("rb", buffering=0) for name in {ref.file for ref in refs}}
+        for stream in self._files.values():
+            weakref.finalize(self, stream.close)
 
     def __call__(self, ids: list[int]) -> NDArray[np.float32]:
         """Embeds T ids: [T, H].
@@ -67,8 +75,20 @@ class Embedder:
         return int8_channels.dequantize(Int8Channels(int8_channels.unpack(blocks, width), scales[:, 0]))
 
     def _rows(self, ref: TensorRef, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """A copy of some rows; the mapped pages, of which a few bytes each were wanted, are let go of."""
-        file = self._files[ref.file]
-        rows: NDArray[Any] = file.array(ref)[ids]
-        file.release(ref)
+        """Some rows of a tensor.
+
+        Raises:
+            ModelError: the file has become shorter.
+        """
+        stream = self._files[ref.file]
+        rows = np.empty((len(ids), *ref.shape[1:]), ref.dtype)
+        row_bytes = ref.nbytes // ref.shape[0]
+        for row, index in zip(rows, ids.tolist(), strict=True):
+            stream.seek(ref.offset + index * row_bytes)
+            if stream.readinto(memoryview(row).cast("B")) != row_bytes:
+                raise ModelError(
+                    f"{stream.name} ends before the row {index} of the embedding table.",
+                    "The file was changed while the model was in use.",
+                    "Copy the folder again, or export the model again: bluelm export CHECKPOINT --out FOLDER --force",
+                )
         return rows

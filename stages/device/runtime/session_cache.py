@@ -75,7 +75,8 @@ class SessionCache:
     smallest: int = SMALLEST_BYTES
     limit: int = LIMIT_BYTES
     notices: list[str] = field(default_factory=list)
-    # Opening uses all cores and maps the weights twice for a moment: one graph at a time.
+    # Writing maps the weights twice for a moment: one graph at a time. What is there already opens side by side, since
+    # half of that is one thread's work.
     _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
@@ -90,24 +91,21 @@ class SessionCache:
             None where the graph is to be loaded plainly.
         """
         data = data_file(graph)
-        with self._turn:
-            try:
-                if not data.is_file() or data.stat().st_size < self.smallest:
-                    return None
-                entry = self.folder / _key(graph, data)
-            except OSError:  # told when the graph is loaded plainly
+        try:
+            if not data.is_file() or data.stat().st_size < self.smallest:
                 return None
-            try:
-                if not _intact(entry) and not self._written(entry, graph, data, opener):
-                    return None
-                _touch(entry)
-                if not (entry / _GRAPH).is_file():
-                    return None
-                return opener(entry / _GRAPH, _prepared), entry / _DATA
-            except _ERRORS:
-                # Damaged, or another process dropped it: the next load writes it anew.
-                shutil.rmtree(entry, ignore_errors=True)
-                return None
+            entry = self.folder / _key(graph, data)
+        except OSError:  # told when the graph is loaded plainly
+            return None
+        try:
+            if _intact(entry):
+                return _opened(entry, opener)
+            with self._turn:
+                return _opened(entry, opener) if self._written(entry, graph, data, opener) else None
+        except _ERRORS:
+            # Damaged, or another process dropped it: the next load writes it anew.
+            shutil.rmtree(entry, ignore_errors=True)
+            return None
 
     def _written(self, entry: Path, graph: Path, data: Path, opener: Opener) -> bool:
         """Writes an entry; False where that cannot be."""
@@ -173,6 +171,14 @@ class SessionCache:
         for path in sorted(self.folder.glob("[0-9a-f]*")):
             if re.fullmatch("[0-9a-f]{32}", path.name) and path.is_dir():
                 yield path
+
+
+def _opened(entry: Path, opener: Opener) -> tuple[ort.InferenceSession, Path] | None:
+    """A session over an entry's weights; None for an entry that says there can be none."""
+    _touch(entry)
+    if not (entry / _GRAPH).is_file():
+        return None
+    return opener(entry / _GRAPH, _prepared), entry / _DATA
 
 
 def data_file(graph: Path) -> Path:

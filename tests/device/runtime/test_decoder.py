@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,10 +134,10 @@ def test_what_is_written_into_the_cache_is_what_the_decoder_reads(folder: Path) 
 def test_the_buffer_is_made_when_it_is_first_needed(folder: Path) -> None:
     decoder = decoder_of(folder, capacity=10)
     decoder.reserve(100)
-    assert not decoder.cache.allocated
+    assert decoder.cache._buffer is None
     assert decoder.cache.capacity >= 100
     decoder.prefill(embeds_of(3))
-    assert decoder.cache.allocated
+    assert decoder.cache._buffer is not None
     views = [part(layer) for layer in range(2) for part in (decoder.cache.keys, decoder.cache.values)]
     starts = [view.ctypes.data - views[0].ctypes.data for view in views]
     assert starts == [index * views[0].nbytes for index in range(4)]  # one buffer, layer after layer
@@ -193,3 +194,24 @@ def test_an_interrupt_while_the_cache_grows_leaves_no_binding_to_its_old_memory(
         small.reserve(40)
     monkeypatch.undo()
     np.testing.assert_allclose(small.prefill(embeds[10:]), large.prefill(embeds), **CLOSE)
+
+
+def asks_for_large_pages(view: np.ndarray) -> bool:
+    """Whether the kernel was asked to hold a view's memory in large pages."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match(r"^([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(match[1], 16) <= view.ctypes.data < int(match[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return "hg" in line.split()
+    raise AssertionError("no such mapping")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="needs Linux")
+def test_a_mostly_filled_cache_asks_for_large_pages(make_model: Callable[..., Path]) -> None:
+    """One that is hardly filled does not: each page would commit memory that nobody needs."""
+    spec = read_device_config(make_model(kv="int8")).decoder
+    for expected, asked in ((74, False), (75, True)):
+        cache = KVCache(spec, 100)
+        cache.expect(expected)
+        assert asks_for_large_pages(cache.keys(0)) == asked
