@@ -136,6 +136,7 @@ def test_pairs_are_found_however_they_are_wrapped(text: str) -> None:
         ("create-qa", '{"a": [], "b": []}', "not a JSON list"),
         ("create-caption", " \n", "empty"),
         ("create-caption", "a <image> b", "stands for a picture"),
+        ("create-caption", "a \x00 b", "control characters"),
     ],
 )
 def test_an_answer_that_is_not_what_was_asked_for(task: Task, text: str, told: str) -> None:

@@ -194,7 +194,7 @@ def test_a_broken_picture_is_that_rows_failure(ask: Ask, picture_folder: Path, t
 def test_an_answer_of_half_a_character_can_be_written(
     ask: Ask, chat_server: Any, picture_folder: Path, tmp_path: Path
 ) -> None:
-    chat_server.answer = lambda body: "red \ud83d\n\u2028 \x00 end"
+    chat_server.answer = lambda body: "red \ud83d\n\u2028 end"
     done = ask(picture_folder, "create-caption", tmp_path / "out", "--rows", 1)
     assert done.code == 0, done.err
     assert rows_of(tmp_path / "out")[0].turns[1].text.startswith("red ?\n\u2028")

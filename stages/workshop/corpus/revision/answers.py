@@ -12,6 +12,7 @@ from stages.workshop.corpus.row import IMAGE_MARK
 Task = Literal["create-caption", "create-qa", "revise"]
 
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FENCE = re.compile(r"^```[a-zA-Z]*\s*\n(.*?)\n?```\s*$", re.DOTALL)
 
 
@@ -61,6 +62,8 @@ def read_answer(task: Task, reply: Reply) -> tuple[Pair, ...]:
         raise UnreadableAnswerError("it is empty")
     if IMAGE_MARK in text:
         raise UnreadableAnswerError(f"it holds {IMAGE_MARK}, which stands for a picture")
+    if _CONTROL.search(text):
+        raise UnreadableAnswerError("it holds control characters")
     return _READERS[task](text)
 
 
