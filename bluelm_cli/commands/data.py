@@ -6,6 +6,7 @@ import typer
 
 from bluelm_cli.commands.data_check import check
 from bluelm_cli.commands.data_mix import mix
+from bluelm_cli.commands.data_pages import pages
 from bluelm_cli.commands.data_render import render
 from bluelm_cli.commands.data_revise import revise
 
@@ -27,6 +28,7 @@ def group() -> None:
 
 
 data.command("render")(render)
+data.command("pages")(pages)
 data.command("mix")(mix)
 data.command("check")(check)
 data.command("revise")(revise)
