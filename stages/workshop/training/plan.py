@@ -13,7 +13,7 @@ from stages.workshop.training.parameters import GroupPlan, count_by_part, group,
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.stage import StageInputs
 from stages.workshop.training.stream import Told
-from stages.workshop.training.streamed import first_rows
+from stages.workshop.training.streamed import first_rows, measure_rows, open_stream
 
 _SAMPLES = 256
 
@@ -50,7 +50,9 @@ class TrainPlan:
         batch = self.recipe.global_batch
         return {
             "stage": self.stage,
-            "parts": self.parts,
+            "parts": {
+                part: {**counts, "memory": self.memory.parts[part].as_dict()} for part, counts in self.parts.items()
+            },
             "groups": [
                 {
                     "learning_rate": found.learning_rate,
@@ -70,6 +72,7 @@ class TrainPlan:
             "passes_over_the_data": self.recipe.steps * batch / self.conversations if self.conversations else None,
             "tokens_per_step": round(batch * self.tokens_per_sample),
             "tiles_per_step": round(batch * self.tiles_per_sample),
+            "sharding": self.recipe.execution.sharding,
             "memory": self.memory.as_dict(),
             "recipe": self.recipe.model_dump(mode="json"),
         }
@@ -87,7 +90,11 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     rows = list(first_rows(source)) if recipe.streaming else read_rows(source)
     outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
-    report = _drain(prepare(rows[:_SAMPLES], outline, recipe, inputs.tiles, cut=False)).report
+    few = rows[:_SAMPLES]
+    if source is None:
+        report = _drain(prepare(few, outline, recipe, inputs.tiles, cut=False)).report
+    else:
+        report = measure_rows(open_stream(source, outline, recipe, inputs.tiles), recipe, few)
     samples = samples_per_device(recipe, inputs.machine)
     tokens, tiles = report.tokens / report.samples, report.tiles / report.samples
     return TrainPlan(
@@ -108,6 +115,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
             tokens=tokens,
             number_bytes=2 if recipe.dtype == "bfloat16" else 4,
             checkpointing=recipe.execution.activation_checkpointing,
+            shards=inputs.machine.processes if recipe.execution.sharding == "fsdp2" else 1,
         ),
     )
 

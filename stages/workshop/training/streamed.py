@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.artifacts.errors import DataError
+from stages.artifacts.errors import DataError, ImageError
 from stages.workshop.corpus.readers.source import RowSource
 from stages.workshop.corpus.row import Row
 from stages.workshop.training.data import check_positions, sample_builder, tile_source
@@ -20,7 +20,7 @@ from stages.workshop.training.machine import Machine
 from stages.workshop.training.order import Steps
 from stages.workshop.training.pictures import TileSource
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.sample_report import SampleReport
+from stages.workshop.training.sample_report import Case, SampleReport
 from stages.workshop.training.sources import Outline
 from stages.workshop.training.streamed_order import FiledReport, StreamedOrder
 from stages.workshop.training.streaming import RowStream
@@ -79,6 +79,24 @@ def first_rows(rows: RowSource, count: int = SAMPLED_ROWS) -> Iterator[Row]:
         )
     yield first
     yield from found
+
+
+def measure_rows(streamed: Streamed, recipe: TrainRecipe, rows: Iterable[Row]) -> SampleReport:
+    """What some rows come to; those whose pictures cannot be measured are left out."""
+    report = SampleReport()
+    builder = sample_builder(streamed.outline, recipe, streamed.tiles, report)
+    for row in rows:
+        try:
+            builder.build(row)
+        except ImageError as error:
+            report.note(Case(row.name, "broken", problems=(error.what,)))
+    if not report.samples:
+        raise DataError(
+            f"None of the first {report.rows} rows of {streamed.rows.path} gives a sample.",
+            "All of them are too long, hold no answer, or cannot be used.",
+            "Raise sequence_length, allow fewer tiles, or check the data.",
+        )
+    return report
 
 
 def hand_in(order: StreamedOrder, states: Path, rank: int) -> None:
