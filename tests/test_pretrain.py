@@ -151,3 +151,19 @@ def test_an_empty_corpus_says_so(bluelm: Callable[..., Any], tmp_path: Path) -> 
     assert done.code == 2
     assert "holds no conversation" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_parts_that_are_not_there_are_named_together(
+    bluelm: Callable[..., Any], corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is a missing folder, the other a hub name without a network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    parts = ("--vision", "google/siglip-so400m-patch14-384@main", "--llm", tmp_path / "nowhere")
+    done = bluelm("pretrain", "--data", corpus, "--out", tmp_path / "out", *parts)
+    assert done.code == 2
+    assert "2 problems" in done.err
+    assert "google/siglip-so400m-patch14-384@main is no folder here, and the hub cannot be reached" in done.err
+    assert "hf download" in done.err
+    assert "nowhere holds no config.json" in done.err
+    assert not (tmp_path / "out").exists()
