@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import onnx
 from onnx import NodeProto, TensorProto, TypeProto, ValueInfoProto, defs, helper, shape_inference
 
 Types = Mapping[str, TypeProto]
@@ -123,11 +122,3 @@ RULES: Mapping[str, Callable[[NodeProto, Types, int], dict[str, TypeProto]]] = {
     "RotaryEmbedding": _like_input,
     "SkipSimplifiedLayerNormalization": _like_input,
 }
-
-
-def without_shape(model: onnx.ModelProto) -> list[str]:
-    """Values of a graph that have no shape even after ONNX's strict inference, by name."""
-    inferred = shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
-    values = [*inferred.value_info, *inferred.output]
-    known = {value.name for value in values if value.type.tensor_type.HasField("shape")}
-    return [name for node in inferred.node for name in node.output if name and name not in known]

@@ -67,16 +67,6 @@ def resolve(
     return chosen
 
 
-def bounded(rules: Sequence[ActivationRule], names: Sequence[str]) -> list[str]:
-    """The Linears whose precision a measurement decides."""
-    found = []
-    for name in names:
-        rule = rule_of(rules, name)
-        if rule is not None and rule.int16_above is not None:
-            found.append(name)
-    return found
-
-
 def unused(rules: Sequence[ActivationRule], names: Sequence[str]) -> list[BluelmError]:
     """An error for each rule that decides nothing."""
     used = {id(rule_of(rules, name)) for name in names}
