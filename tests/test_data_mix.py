@@ -294,3 +294,43 @@ def test_nothing_given_is_told(bluelm: Run, recipe: Path, tmp_path: Path) -> Non
     done = bluelm("data", "mix", "--recipe", "mix-table1.yaml", "--out", tmp_path / "out")
     assert done.code == 2 and "No source has a path" in done.err and "vqa-in-house" in done.err
     assert bluelm("data", "mix").code == 2
+
+
+def test_pictures_in_shards_are_mixed_in_place_or_copied_out(
+    bluelm: Run, sets: dict[str, Path], tmp_path: Path
+) -> None:
+    import io
+    import tarfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (tmp_path / "tars").mkdir()
+    cells: list[dict[str, Any]] = []
+    with tarfile.open(tmp_path / "tars" / "00.tar", "w") as tar:
+        for number in range(20):
+            stream = io.BytesIO()
+            Image.new("RGB", (8, 8), (number, 200, 0)).save(stream, "PNG")
+            turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": f"tar {number}"}]
+            row = json.dumps({"conversations": turns}).encode()
+            for name, data in ((f"{number:03d}.png", stream.getvalue()), (f"{number:03d}.json", row)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            turns = [*turns[:1], {"from": "gpt", "value": f"table {number}"}]
+            cells.append({"image": {"bytes": stream.getvalue(), "path": None}, "conversations": turns})
+    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "rows.parquet")
+    places = {"tar": tmp_path / "tars", "table": tmp_path / "rows.parquet", "files": sets["ocr"]}
+    given = [word for name, path in places.items() for word in ("--source", f"{name}={path}")]
+    contents = []
+    for out, more in ((tmp_path / "in-place", ()), (tmp_path / "copied", ("--copy-pictures",))):
+        done = bluelm("data", "mix", *given, "--heldout", 0.3, "--out", out, "--json", *more)
+        assert done.code == 0, done.err
+        sides = [{row.name: row for row in rows_of(out, split)} for split in ("train", "heldout")]
+        assert len(sides[0]) + len(sides[1]) == 70
+        digests = [{picture.digest() for row in side.values() for picture in row.pictures} for side in sides]
+        assert digests[0].isdisjoint(digests[1]) and all(digests)
+        contents.append(
+            {row.turns: [picture.read() for picture in row.pictures] for side in sides for row in side.values()}
+        )
+    assert contents[0] == contents[1]
