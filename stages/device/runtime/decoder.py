@@ -74,7 +74,6 @@ class Decoder:
             self.length += len(embeds) - 1
             embeds = embeds[-1:]
             trim_heap()  # before the decoder's own weights come into memory
-            self.graph.map_pages()
         for start in range(0, len(embeds), chunk):
             self._run(embeds[start : start + chunk])
         logits = self._logits[0, 0]  # [V]

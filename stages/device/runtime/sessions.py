@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract.names import DEVICE_CONFIG_FILE
-from stages.device.runtime.memory import drop_file_pages, map_file_pages, trim_heap
+from stages.device.runtime.memory import drop_file_pages, trim_heap
 from stages.device.runtime.ort_errors import ORT_ERRORS
 from stages.device.runtime.session_cache import SessionCache, data_file
 
@@ -163,10 +163,6 @@ class Graph:
         """Errors of onnxruntime in this block, which only binds buffers or runs the graph, become ModelError."""
         # Where buffers are bound by their address, most of its errors have no type of their own.
         return _explained(self.path, what, (*ORT_ERRORS, RuntimeError))
-
-    def map_pages(self) -> None:
-        """Brings all of its weights' pages into reach at once, which takes a tenth of touching them one by one."""
-        map_file_pages(self.weights)
 
     def drop_pages(self) -> None:
         """Lets go of the pages of its weights that loading has read; what running needs comes back by itself.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import mmap
-import platform
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages.device.runtime.memory import drop_file_pages, map_file_pages, peak_rss_mb, trim_heap
+from stages.device.runtime.memory import drop_file_pages, peak_rss_mb, trim_heap
 
 SIZE = 8 << 20
 
@@ -43,21 +42,6 @@ def test_pages_of_weights_go_and_are_read_again(weights: Path) -> None:
     drop_file_pages(weights)
     assert resident_kb(weights) < 100
     assert np.frombuffer(mapped, np.uint8).sum(dtype=np.int64) == before
-
-
-def test_all_pages_come_at_once(weights: Path) -> None:
-    kernel = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
-    if kernel < (5, 14):
-        pytest.skip("Linux maps them at once from 5.14 on")
-    other = weights.with_name("other.data")
-    other.write_bytes(weights.read_bytes())
-    maps = []
-    for path in (weights, other):
-        with path.open("rb") as stream:
-            maps.append(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    map_file_pages(weights)
-    assert resident_kb(weights) == SIZE >> 10
-    assert resident_kb(other) == 0
 
 
 def test_what_was_written_over_a_mapping_stays(weights: Path) -> None:
