@@ -23,4 +23,10 @@ DataFormat = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved plan and run nothing.")]
+Measure = Annotated[
+    bool, typer.Option("--measure", help="As --dry-run, and run three steps to say how long all of them would take.")
+]
+EvalData = Annotated[
+    Path | None, typer.Option("--eval-data", help="Data to evaluate on while training; nothing is learned from it.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

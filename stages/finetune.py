@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stages.artifacts.events import Events
 from stages.workshop.training.machine import Machine
+from stages.workshop.training.measuring import Measured, measure_stage
 from stages.workshop.training.plan import TrainPlan, plan_stage
 from stages.workshop.training.recipe import FinetuneRecipe
 from stages.workshop.training.sources import FromCheckpoint
@@ -20,6 +21,11 @@ FinetuneConfig = FinetuneRecipe
 def plan(config: FinetuneConfig, inputs: StageInputs) -> TrainPlan:
     """What would be trained, how fast, and what it would take; trains nothing."""
     return plan_stage(config, inputs)
+
+
+def measure(config: FinetuneConfig, inputs: StageInputs) -> Events[Measured]:
+    """Three steps for real, and what the whole would take at their pace; keeps nothing."""
+    yield from measure_stage(config, inputs)
 
 
 def run(config: FinetuneConfig, inputs: StageInputs, out: Path, force: bool = False) -> Events[TrainResult]:
@@ -39,7 +45,10 @@ def inputs(
     machine: Machine | None = None,
     images: Path | None = None,
     data_format: str | None = None,
+    heldout: Path | None = None,
 ) -> StageInputs:
     """The stage's inputs."""
     source = FromCheckpoint(checkpoint)
-    return StageInputs("finetune", source, data, tiles, machine or Machine(), images=images, data_format=data_format)
+    return StageInputs(
+        "finetune", source, data, tiles, machine or Machine(), heldout=heldout, images=images, data_format=data_format
+    )

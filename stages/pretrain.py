@@ -12,6 +12,7 @@ from pathlib import Path
 from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events
 from stages.workshop.training.machine import Machine
+from stages.workshop.training.measuring import Measured, measure_stage
 from stages.workshop.training.parts import FromParts
 from stages.workshop.training.plan import TrainPlan, plan_stage
 from stages.workshop.training.recipe import PretrainRecipe
@@ -24,6 +25,11 @@ PretrainConfig = PretrainRecipe
 def plan(config: PretrainConfig, inputs: StageInputs) -> TrainPlan:
     """What would be trained, how fast, and what it would take; trains nothing."""
     return plan_stage(config, inputs)
+
+
+def measure(config: PretrainConfig, inputs: StageInputs) -> Events[Measured]:
+    """Three steps for real, and what the whole would take at their pace; keeps nothing."""
+    yield from measure_stage(config, inputs)
 
 
 def run(config: PretrainConfig, inputs: StageInputs, out: Path, force: bool = False) -> Events[TrainResult]:
@@ -46,6 +52,7 @@ def inputs(
     machine: Machine | None = None,
     images: Path | None = None,
     data_format: str | None = None,
+    heldout: Path | None = None,
 ) -> StageInputs:
     """The stage's inputs: a checkpoint, or a tower and a language model (folders or hub names), or the recipe's preset.
 
@@ -53,7 +60,9 @@ def inputs(
         UsageError: none of them, or a mixture.
     """
     source = _source(config, checkpoint, vision, llm)
-    return StageInputs("pretrain", source, data, tiles, machine or Machine(), images=images, data_format=data_format)
+    return StageInputs(
+        "pretrain", source, data, tiles, machine or Machine(), heldout=heldout, images=images, data_format=data_format
+    )
 
 
 def _source(

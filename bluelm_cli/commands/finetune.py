@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import DataFormat, Device, DryRun, Dtype, Force, Images, Json, Out, Seed, Set, Threads
+from bluelm_cli.options import (
+    DataFormat,
+    Device,
+    DryRun,
+    Dtype,
+    EvalData,
+    Force,
+    Images,
+    Json,
+    Measure,
+    Out,
+    Seed,
+    Set,
+    Threads,
+)
 from bluelm_cli.training_report import require_out, show_plan, show_result
 
 
@@ -19,6 +33,7 @@ def finetune(
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
     images: Images = None,
     data_format: DataFormat = None,
+    eval_data: EvalData = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -32,6 +47,7 @@ def finetune(
     dtype: Dtype = None,
     force: Force = False,
     dry_run: DryRun = False,
+    measure: Measure = False,
     as_json: Json = False,
 ) -> None:
     """Train stage 2: everything, the tower's lower layers more slowly (Table 8).
@@ -54,9 +70,14 @@ def finetune(
         machine=Machine(device=device, threads=threads),
         images=images,
         data_format=data_format,
+        heldout=eval_data,
     )
-    if dry_run:
-        show_plan(stage.plan(config, inputs).as_dict(), as_json)
+    if dry_run or measure:
+        plan = stage.plan(config, inputs).as_dict()
+        if measure:
+            plan["measured"] = console.drive(stage.measure(config, inputs)).as_dict()
+        if is_main():
+            show_plan(plan, as_json)
         return
     result = console.drive(stage.run(config, inputs, require_out(out, "finetune"), force))
     if is_main():

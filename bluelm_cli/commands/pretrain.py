@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console
-from bluelm_cli.options import DataFormat, Device, DryRun, Dtype, Force, Images, Json, Out, Seed, Set, Threads
+from bluelm_cli.options import (
+    DataFormat,
+    Device,
+    DryRun,
+    Dtype,
+    EvalData,
+    Force,
+    Images,
+    Json,
+    Measure,
+    Out,
+    Seed,
+    Set,
+    Threads,
+)
 from bluelm_cli.training_report import require_out, show_plan, show_result
 
 
@@ -28,6 +42,7 @@ def pretrain(
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
     images: Images = None,
     data_format: DataFormat = None,
+    eval_data: EvalData = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -41,6 +56,7 @@ def pretrain(
     dtype: Dtype = None,
     force: Force = False,
     dry_run: DryRun = False,
+    measure: Measure = False,
     as_json: Json = False,
 ) -> None:
     """Train stage 1: the connector between a frozen tower and a frozen language model (Table 7).
@@ -66,9 +82,14 @@ def pretrain(
         machine=Machine(device=device, threads=threads),
         images=images,
         data_format=data_format,
+        heldout=eval_data,
     )
-    if dry_run:
-        show_plan(stage.plan(config, inputs).as_dict(), as_json)
+    if dry_run or measure:
+        plan = stage.plan(config, inputs).as_dict()
+        if measure:
+            plan["measured"] = console.drive(stage.measure(config, inputs)).as_dict()
+        if is_main():
+            show_plan(plan, as_json)
         return
     result = console.drive(stage.run(config, inputs, require_out(out, "pretrain"), force))
     if is_main():

@@ -27,12 +27,11 @@ def is_main() -> bool:
 @contextmanager
 def shared_draft(out: Path, spec: ArtifactSpec, machine: Machine, *, force: bool) -> Iterator[Draft]:
     """`create` for all processes: the main one owns the folder, the others get to know it and wait for its end."""
-    if machine.processes == 1:
-        with create(out, spec, force=force, resumable=True) as draft:
-            yield draft
-        return
-    with _joined(machine):
-        if is_main():
+    with joined(machine):
+        if machine.processes == 1:
+            with create(out, spec, force=force, resumable=True) as draft:
+                yield draft
+        elif is_main():
             with create(out, spec, force=force, resumable=True) as draft:
                 _tell(draft.path, draft.resumed)
                 yield draft
@@ -44,11 +43,14 @@ def shared_draft(out: Path, spec: ArtifactSpec, machine: Machine, *, force: bool
 
 
 @contextmanager
-def _joined(machine: Machine) -> Iterator[None]:
-    """Connects the processes, and parts them in good order: one that just exits can abort another that still talks.
+def joined(machine: Machine) -> Iterator[None]:
+    """Connects several processes, and parts them in good order: one that just exits can abort another that still talks.
 
     Whoever fails leaves at once: the others then find the connection closed instead of waiting for ever.
     """
+    if machine.processes == 1:
+        yield
+        return
     from accelerate import PartialState
 
     state = PartialState(cpu=machine.name == "cpu")

@@ -16,12 +16,12 @@ from stages.workshop.model.checkpoint import quiet
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.training import sharding
-from stages.workshop.training.batches import Collator, SampleSet
+from stages.workshop.training.batches import SampleSet
 from stages.workshop.training.curve import LossCurve
 from stages.workshop.training.data import Prepared
 from stages.workshop.training.divergence import DivergedError
 from stages.workshop.training.evaluation import Evaluation
-from stages.workshop.training.feed import make_feed
+from stages.workshop.training.feed import Feed, make_feed
 from stages.workshop.training.history import History
 from stages.workshop.training.interruption import InterruptedByOthers, terminable
 from stages.workshop.training.machine import Machine, arguments, samples_per_device
@@ -187,27 +187,28 @@ def _monitor(session: Session, state: TrainingState | None, emit: Emit) -> Monit
 
 def _trainer(session: Session, monitor: Monitor, stop: threading.Event) -> StageTrainer:
     recipe, machine, processor = session.recipe, session.machine, session.processor
+    feed = make_feed(session.prepared, processor, recipe, machine, session.states)
     return StageTrainer(
         model=session.model,
         args=arguments(recipe, machine, session.states),
-        feed=make_feed(session.prepared, processor, recipe, machine, session.states),
+        feed=feed,
         groups=session.groups,
         optimizer_recipe=recipe.optimizer,
         pixels=(processor.image_processor.image_mean, processor.image_processor.image_std),
         execution=recipe.execution,
         monitor=monitor,
-        evaluation=_evaluation(session),
+        evaluation=_evaluation(session, feed),
         stop=stop,
     )
 
 
-def _evaluation(session: Session) -> Evaluation | None:
+def _evaluation(session: Session, feed: Feed) -> Evaluation | None:
+    """Held-out samples, put into batches as those of training are."""
     heldout = session.heldout
     if heldout is None:
         return None
-    collator = Collator(session.processor.tokenizer.pad_token_id or 0)
     samples = samples_per_device(session.recipe, session.machine)
-    return Evaluation(SampleSet(heldout.samples, heldout.tiles), collator, samples)
+    return Evaluation(SampleSet(heldout.samples, heldout.tiles), feed.collator, samples)
 
 
 def _put_back(model: BlueLMVForConditionalGeneration, use_cache: bool | None) -> None:

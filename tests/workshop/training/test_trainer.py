@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from stages.artifacts.errors import BluelmError
-from stages.artifacts.events import Progress
 from stages.workshop.training import machine as machines
 from stages.workshop.training.data import Prepared, prepare, read_rows
 from stages.workshop.training.machine import Machine, check_machine, samples_per_device
