@@ -5,7 +5,7 @@ This is how stage 1 of the paper begins (Sec. 4): SigLIP and BlueLM, pre-trained
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from stages.workshop.model.tokenizer import IMAGE_TOKEN
 from stages.workshop.training.sources import Outline
 
 _TOWER, _TEXT = "vision_tower.", "language_model."
-# Tables with one row a token, which the joined vocabulary may have more of.
-_TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class FromParts:
         tower, text = read_tower_config(vision), read_language_config(llm)
         tokenizer = read_tokenizer(llm)
         teach_chat(tokenizer, self.template)
-        text.vocab_size = max(text.vocab_size, *(number + 1 for number in tokenizer.get_vocab().values()))
+        text.vocab_size = max(text.vocab_size, 1 + max(tokenizer.get_vocab().values()))
         text.eos_token_id, text.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
         image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         config = BlueLMVConfig(vision_config=tower, text_config=text, image_token_id=image_token_id)
@@ -101,7 +99,7 @@ def _fill(
     """
     targets = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
     tied = set(model.all_tied_weights_keys)
-    raise_all(list(weight_problems(folder, _difference(weights, targets, tied))))
+    raise_all(list(weight_problems(folder, _difference(weights, targets, tied, _tables(model).keys()))))
     try:
         with torch.no_grad():
             for name, tensor in read_tensors({name: weights[name] for name in weights if name not in tied}):
@@ -115,13 +113,13 @@ def _fill(
 
 
 def _difference(
-    weights: Mapping[str, WeightPlace], targets: Mapping[str, torch.Tensor], tied: set[str]
+    weights: Mapping[str, WeightPlace], targets: Mapping[str, torch.Tensor], tied: set[str], tables: Collection[str]
 ) -> dict[str, Any]:
     """What keeps weights from filling their targets; a table may have fewer rows."""
     mismatched = []
     for name, shape in read_shapes({name: weights[name] for name in weights if name in targets}).items():
         wanted = tuple(targets[name].shape)
-        shorter = name in _TABLES and shape[1:] == wanted[1:] and shape[0] <= wanted[0]
+        shorter = name in tables and shape[1:] == wanted[1:] and shape[0] <= wanted[0]
         if shape != wanted and not shorter:
             mismatched.append((name, shape, wanted))
     return {
@@ -136,8 +134,15 @@ def _settle_new_tokens(model: BlueLMVForConditionalGeneration, new: list[int], k
 
     A padded vocabulary has rows already where new tokens come to stand, but nothing ever trained them.
     """
-    text: nn.Module = model.language_model
-    rows = model.config.text_config.vocab_size
+    share = torch.zeros(model.config.text_config.vocab_size)
+    share[known] = 1 / len(known)
     with torch.no_grad():
-        for table in {text.get_parameter("model.embed_tokens.weight"), text.get_parameter("lm_head.weight")}:
-            table[new] = table[[number for number in known if number < rows]].mean(dim=0)
+        for table in set(_tables(model).values()):
+            table[new] = share @ table
+
+
+def _tables(model: BlueLMVForConditionalGeneration) -> dict[str, nn.Parameter]:
+    """The embedding and the head, by all their names: one row a token."""
+    owners: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    rows = {id(owner.weight) for owner in owners}
+    return {name: value for name, value in model.named_parameters(remove_duplicate=False) if id(value) in rows}
