@@ -19,15 +19,16 @@ from stages.evaluate.baseline import QuestionOnly
 from stages.evaluate.questions import read_questions
 from stages.workshop.corpus.readers.opening import open_rows
 from stages.workshop.corpus.readers.source import all_rows
+from stages.workshop.corpus.rendering.tasks import FAMILIES, TASKS
 
 Run = Callable[..., Any]
-SMALL = ("--train", 30, "--heldout", 6, "--side", 40)
+SMALL = ("--train", 30, "--heldout", 6, "--side", 40, "--set", "least_text=4")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "corpus"
-    config = data_render.RenderConfig(train=70, heldout=8, side=48)
+    config = data_render.RenderConfig(train=70, heldout=8, side=48, least_text=5)
     result_of(data_render.run(config, out, threads=1))
     return out
 
@@ -108,6 +109,22 @@ def test_the_table_for_people(bluelm: Run) -> None:
         (("--set", "nameless_shapes=0.5"), ("nameless_colours is 0.6, nameless_shapes 0.5",)),
         (("--train", 0, "--heldout", 0), ("train and heldout are both 0",)),
         (("--set", "sides=3"), ("unknown key 'sides'", "side")),
+        (("--set", "weights={wurd: 2}"), ("There is no family 'wurd'", "word")),
+        (
+            ("--set", "grids=[{cols: 1, rows: 1, share: 1, families: [word]}]"),
+            ("No size in grids is for single-shape",),
+        ),
+        (("--set", "heldout_layouts=[table/gird]"), ("There is no layout 'table/gird'", "table/grid")),
+        (
+            ("--set", "heldout_layouts=[screen-home/round, screen-home/tiles]"),
+            ("All layouts of screen-home are held out",),
+        ),
+        (("--set", "train_fonts=[Futura]"), ("There is no font 'Futura'", "Libertinus Serif")),
+        (("--fonts", "nowhere"), ("There is no font in nowhere",)),
+        (("--set", "least_text=50"), ("least_text is 50.0, most_text 40.0",)),
+        (("--shard", "3/2"), ("shard is 3, but there are 2 shards",)),
+        (("--shard", "half"), ("--shard half is not K/N", "1/4")),
+        (("--task", "receipt-total", "--side", 60, "--dry-run"), ("No page of receipt fits 60 x 60 pixels",)),
         (("--side", 3), ("side: Input should be greater than or equal to 16",)),
         ((), ("--out is missing", "--dry-run")),
     ],
@@ -136,3 +153,46 @@ def test_the_shipped_recipe_asks_what_the_demo_needs() -> None:
     assert data_render.plan(config).index.splits["heldout"].questions["colour"] >= 500
     assert (config.least_cover, config.most_cover) == (0.15, 0.6)
     assert "plain" not in config.backgrounds
+
+
+def test_shards_drawn_apart_are_the_set_drawn_at_once(bluelm: Run, tmp_path: Path) -> None:
+    words = ("data", "render", "--task", "word", "--task", "count", *SMALL, "--json")
+    assert bluelm(*words, "--out", tmp_path / "whole").code == 0
+    for shard in (1, 2, 3):
+        assert bluelm(*words, "--shard", f"{shard}/3", "--out", tmp_path / f"part-{shard}").code == 0
+    for split in ("train", "heldout"):
+        parts = [json.loads((tmp_path / f"part-{shard}" / f"{split}.json").read_text()) for shard in (1, 2, 3)]
+        assert [row for part in parts for row in part] == json.loads((tmp_path / "whole" / f"{split}.json").read_text())
+        assert all(parts)
+    pictures = [
+        {file.name: file.read_bytes() for file in (tmp_path / name / "images").iterdir()}
+        for name in ("whole", "part-1", "part-2", "part-3")
+    ]
+    assert pictures[0] == pictures[1] | pictures[2] | pictures[3]
+    assert len(pictures[0]) == sum(map(len, pictures[1:]))
+
+
+def test_the_manifest_names_the_fonts(bluelm: Run, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    words = ("--task", "foreign-text", "--train", 12, "--heldout", 4, "--side", 160, "--fonts", data_dir / "fonts")
+    done = bluelm("data", "render", *words, "--out", out, "--json")
+    assert done.code == 0, done.err
+    manifest = open_artifact(out, "corpus").manifest
+    assert manifest is not None
+    fonts = {font["name"]: font for font in manifest.metrics["fonts"]}
+    assert fonts["Sarabun"]["scripts"] == ["latin", "latin-extended", "vietnamese", "thai"]
+    assert fonts["Libertinus Serif"]["files"] == {}
+    digests = {digest for font in fonts.values() for digest in font["files"].values()}
+    assert digests == {parent.digest for parent in manifest.parents} and len(digests) == 5
+    differs = bluelm("data", "render", *words[:-2], "--out", out)
+    assert differs.code == 2 and "it was made from other inputs" in differs.err
+
+
+@pytest.mark.parametrize("name", ["render.yaml", "render-small.yaml"])
+def test_the_shipped_recipes_draw_every_family(name: str) -> None:
+    config = load_config(data_render.RenderConfig, recipe=str(recipe_path(name)))
+    assert set(config.tasks) == set(TASKS)
+    layouts = {layout.split("/")[0] for layout in config.heldout_layouts}
+    assert layouts == {family for family, drawn in FAMILIES.items() if drawn.layouts}
+    assert data_render.plan(config).index.splits["heldout"].questions["word"] == config.heldout
+    assert set(config.train_fonts).isdisjoint(config.heldout_fonts)

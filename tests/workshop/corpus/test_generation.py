@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +14,39 @@ from PIL import Image
 
 from stages.artifacts.errors import BluelmError, DataError
 from stages.device.imaging.geometry import Grid, Size
-from stages.workshop.corpus.rendering.generation import Job, draw_scene, encode, render
-from stages.workshop.corpus.rendering.scene import SPLITS, Split
+from stages.workshop.corpus.rendering.generation import draw_scene, encode, probe, render
+from stages.workshop.corpus.rendering.job import GridChoice, Job
+from stages.workshop.corpus.rendering.scene import SPLITS, Look, Split
 from stages.workshop.corpus.rendering.tasks import FAMILIES, TASKS, families_of
 from stages.workshop.corpus.row import Row
 
 MakeJob = Callable[..., Job]
+# Tasks whose pictures may be as small as these.
+SMALL = ("colour", "shape", "place", "count", "word", "number", "price", "table", "absent")
 
 
 @pytest.fixture(scope="module")
-def job() -> MakeJob:
+def job(look: Callable[..., Look]) -> MakeJob:
     def make(*tasks: str, **changes: Any) -> Job:
+        looks = {field.name for field in fields(Look)}
+        small = look(nameless_colours=0.5, nameless_shapes=0.2, heights=(5.0, 20.0))
         usual: dict[str, Any] = {
             "seed": 3,
-            "families": families_of(tasks or tuple(TASKS)),
+            "families": families_of(tasks or SMALL),
             "side": 48,
-            "grids": {Grid(1, 1): 1.0},
-            "least": 0.15,
-            "most": 0.6,
-            "backgrounds": ("gradient", "stripes", "noise", "blobs"),
-            "saturation": 0.3,
-            "nameless_colours": 0.5,
-            "nameless_shapes": 0.2,
+            "grids": (GridChoice(Grid(1, 1), 1.0),),
+            "look": replace(small, **{name: value for name, value in changes.items() if name in looks}),
             "turns": 8,
             "form": "jpeg",
         }
-        return Job(**usual | changes)
+        return Job(**usual | {name: value for name, value in changes.items() if name not in looks})
 
     return make
 
 
 def drawn(job: Job, split: Split, pictures: int, folder: Path, processes: int = 1) -> list[Row]:
     folder.mkdir(exist_ok=True)
-    return [row for rows in render(job, split, pictures, folder, processes) for row in rows]
+    return [row for rows in render(job, split, range(pictures), folder, processes) for row in rows]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -74,11 +76,11 @@ def test_another_seed_draws_other_pictures(job: MakeJob, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_held_out_picture_is_in_training(job: MakeJob, tmp_path: Path, family: str) -> None:
-    one = job(*FAMILIES[family].tasks)
-    drawn(one, "train", 150, tmp_path / "train")
-    drawn(one, "heldout", 60, tmp_path / "heldout")
+    one = job(*FAMILIES[family].tasks, side=48 if TASKS.get("colour") == family else 300, heights=(9.0, 14.0))
+    drawn(one, "train", 40, tmp_path / "train")
+    drawn(one, "heldout", 15, tmp_path / "heldout")
     train, heldout = (set(digests(tmp_path / split).values()) for split in SPLITS)
-    assert (len(train), len(heldout)) == (150, 60)
+    assert (len(train), len(heldout)) == (40, 15)
     assert train.isdisjoint(heldout)
 
 
@@ -100,10 +102,39 @@ def test_training_asks_all_tasks_of_a_picture_held_out_rows_ask_one(job: MakeJob
 
 
 def test_picture_sizes_follow_their_shares(job: MakeJob) -> None:
-    one = job("colour", grids={Grid(1, 1): 3.0, Grid(2, 1): 1.0})
-    sizes = [Size(*draw_scene(one, "train", index)[0].picture.size) for index in range(200)]
-    assert set(sizes) == {Size(48, 48), Size(96, 48)}
+    grids = (GridChoice(Grid(1, 1), 3.0), GridChoice(Grid(2, 1), 1.0), GridChoice(Grid(1, 3), 1.0, ("word",)))
+    one = job("colour", "word", grids=grids)
+    sizes = [Size(*draw_scene(one, "train", index)[0].picture.size) for index in range(400)]
+    assert set(sizes[::2]) == {Size(48, 48), Size(96, 48)}
     assert 25 < sizes.count(Size(96, 48)) < 75
+    # A family that some size names has no others.
+    assert set(sizes[1::2]) == {Size(48, 144)} and one.sizes("word") == (Size(48, 144),)
+
+
+def test_families_are_drawn_by_their_weights(job: MakeJob, tmp_path: Path) -> None:
+    one = job("colour", "count", "word", weights={"word": 4.0})
+    rows = drawn(one, "train", 60, tmp_path / "train")
+    assert Counter(row.tasks[0] for row in rows) == {"colour": 10, "count": 10, "word": 40}
+    held = drawn(one, "heldout", 6, tmp_path / "heldout")
+    assert [row.tasks for row in held] == [("colour",), ("count",), ("word",)] * 2
+
+
+def test_shards_are_the_whole_in_parts(job: MakeJob, tmp_path: Path) -> None:
+    whole = drawn(job(), "train", 30, tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    parts = [row for numbers in (range(17), range(17, 30)) for rows in
+             render(job(), "train", numbers, tmp_path / "parts", 1) for row in rows]  # fmt: skip
+    assert [(row.name, row.turns, row.tasks) for row in parts] == [(row.name, row.turns, row.tasks) for row in whole]
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+
+
+def test_families_that_do_not_fit_are_all_named(job: MakeJob) -> None:
+    probe(job())
+    with pytest.raises(BluelmError) as caught:
+        probe(job("colour", "heading", "memo-field", "word", side=60, heights=(12.0, 20.0)))
+    assert [problem.what for problem in caught.value.problems] == [
+        "No page of document fits 60 x 60 pixels.", "No page of memo fits 60 x 60 pixels."]  # fmt: skip
+    assert "no lower than 12 pixels" in caught.value.problems[0].why and "least_text" in caught.value.problems[0].fix
 
 
 def test_pictures_are_plain_rgb_files(job: MakeJob, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -24,18 +25,9 @@ from stages.workshop.corpus.rendering.vocabulary import (
 )
 from stages.workshop.corpus.rendering.words import ADJECTIVES, VERBS
 
-DRAWS = (
-    draw_word,
-    draw_adjective,
-    draw_verb,
-    draw_invented,
-    draw_number,
-    draw_figure,
-    draw_price,
-    draw_date,
-    draw_code,
-)
-FORMS = {
+Draw = Callable[[np.random.Generator, Split], str]
+WORD_DRAWS: tuple[Draw, ...] = (draw_word, draw_adjective, draw_verb, draw_invented)
+FORMS: dict[Draw, str] = {
     draw_figure: r"-?\d[\d,]*(\.\d+)?%?|\d\d:\d\d",
     draw_price: r"([$£€]|(USD|EUR|CHF|GBP) )?\d[\d,]*(\.\d\d)?( €)?",
     draw_date: r"[\d./-]{5,10}|(\w+, )?\d+ \w+( \d{4})?|\w+ (\d+, )?\d{4}|\d\d-[A-Z]{3}-\d{4}",
