@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +91,13 @@ class PageRange:
         """
         spans: list[tuple[int, int | None]] = []
         for part in filter(None, (part.strip() for part in text.split(","))):
-            first, dash, last = (piece.strip() for piece in part.partition("-"))
-            end = int(last) if last.isdecimal() else None if dash and not last else int(first) if not dash else -1
-            if not first.isdecimal() or int(first) < 1 or (end is not None and end < int(first)):
+            found = re.fullmatch(r"(\d+)\s*(?:(-)\s*(\d+)?)?", part, re.ASCII)
+            first = int(found[1]) if found else 0
+            last = first if not found or not found[2] else int(found[3]) if found[3] else None
+            if first < 1 or (last is not None and last < first):
                 why = "Pages are numbers from 1, or spans of them."
                 raise UsageError(f"{part!r} is no page range.", why, "Write it like 1-3,7,10- (10- is all from 10).")
-            spans.append((int(first), end))
+            spans.append((first, last))
         return cls(tuple(spans) or ((1, None),))
 
     def numbers(self, count: int) -> list[int]:
