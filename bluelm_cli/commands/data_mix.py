@@ -54,7 +54,9 @@ def mix(
     """Draw one corpus from several sources in given shares, shuffled.
 
     Sources are anything that training reads, of any size: they are read row
-    by row. What was drawn is told beside what was asked for.
+    by row. What was drawn is told beside what was asked for. Check sources
+    before they are mixed: data check takes a row that was repeated on purpose
+    for a duplicate.
 
     Example: bluelm data mix --source qa=llava.json --images qa=pictures
     --source rendered=build/corpus --heldout 0.01 --out build/mixture

@@ -58,19 +58,23 @@ def revise(
 ) -> None:
     """Have captions and question-answer pairs written or revised by a model behind an OpenAI-compatible endpoint.
 
-    What is sent, to the address given with --endpoint and to no other: for each row the prompt, with as much of the
-    row's texts as its template names; the row's pictures, scaled down and encoded again as JPEG, without file names
-    and EXIF; the model's name and the sampling parameters. Nothing else, and nothing without --endpoint. The API key
-    is read from an environment variable and written nowhere.
+    What is sent, to the address given with --endpoint and to no other: for
+    each row the prompt, with as much of the row's texts as its template names;
+    the row's pictures, scaled down and encoded again as JPEG, without file
+    names and EXIF; the model's name and the sampling parameters. Nothing else,
+    and nothing without --endpoint. The API key is read from an environment
+    variable and written nowhere.
 
-    Every answer is kept in a file as it arrives: a run that was stopped, killed or out of budget goes on with the
-    same command and pays for no answer twice. Rows without a usable answer are listed in failed.jsonl.
+    Every answer is kept in a file as it arrives: a run that was stopped,
+    killed or out of budget goes on with the same command and pays for no
+    answer twice. Rows without a usable answer are listed in failed.jsonl.
 
-    Example: bluelm data revise photos/ --task create-caption --endpoint http://localhost:8000/v1 --model Qwen3-VL-8B
-    --out build/captions
+    Example: bluelm data revise photos/ --task create-caption --model NAME
+    --endpoint http://localhost:8000/v1 --out build/captions
 
-    Example: bluelm data revise build/corpus --endpoint https://api.example.com/v1 --model NAME --price-in 0.5
-    --price-out 2 --most-money 10 --out build/revised --dry-run
+    Example: bluelm data revise build/corpus --model NAME --out build/revised
+    --endpoint https://api.example.com/v1 --price-in 0.5 --price-out 2
+    --most-money 10 --dry-run
     """
     from stages import data_revise as stage
     from stages.artifacts.recipes import load_config

@@ -38,7 +38,7 @@ TURNS = (
     Turn("user", "<image>\nWhat is it?"),
     Turn("assistant", "A cat."),
     Turn("user", "Which colour? <image>"),
-    Turn("assistant", "Red."),
+    Turn("assistant", "Röd <é>."),
 )
 ROW = Row("a", TURNS, (PictureFile(Path(), "1.png"), PictureFile(Path(), "2.png")))
 
@@ -64,8 +64,9 @@ def test_the_shipped_prompts_say_what_the_row_says(name: str, row: Row) -> None:
         assert "JSON list" in spoken.user and (name == "revise" or "7 questions" in spoken.user)
     if name == "revise":
         given = json.JSONDecoder().raw_decode(spoken.user, spoken.user.index("["))[0]
-        pairs = [{"question": "What is it?", "answer": "A cat."}, {"question": "Which colour?", "answer": "Red."}]
+        pairs = [{"question": "What is it?", "answer": "A cat."}, {"question": "Which colour?", "answer": "Röd <é>."}]
         assert given == pairs[: sum(turn.role == "assistant" for turn in row.turns)]
+        assert "\\u" not in spoken.user
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,14 @@ def _environment() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = _tojson
+    return environment
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    """jinja2's own is for HTML: it writes é as an escape, and so would the model."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 @functools.lru_cache(8)
