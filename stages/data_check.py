@@ -19,8 +19,9 @@ from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
-from stages.artifacts.manifest import Parent, parent_of
+from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.artifacts.recipes import RecipeModel
+from stages.device.imaging.presets import imaging_preset
 from stages.workshop.corpus.checking import Length
 from stages.workshop.corpus.checking_output import FINDINGS_FILE, REPORT_FILE, CleanCorpus
 from stages.workshop.corpus.checking_pool import replayed
@@ -142,15 +143,18 @@ def run(
                 if number % _PROGRESS_EVERY == 0 or number == surveys[split].rows:
                     yield Progress(f"checking {split}", number, surveys[split].rows, "rows")
         corpus.finish()
+        if not corpus.report.kept:
+            yield Notice("no row can be used: the corpus is empty", "warning")
         report = corpus.report.as_dict()
         draft.metrics.update({key: report[key] for key in ("rows", "kept", "dropped", "splits")})
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    yield Finished(CheckResult(report, _format(sources), size, out, config))
+    yield Finished(CheckResult(report, _format(sources), read_manifest(out).size, out, config))
 
 
 def _sources(config: CheckConfig, inputs: CheckInputs) -> dict[str, RowSource]:
     if config.preset is not None and inputs.model is not None:
         raise UsageError("A preset and --model are both given.", "Each says how tokens are counted.", "Leave one away.")
+    if config.preset is not None:
+        imaging_preset(config.preset)
     splits = config.splits or splits_of(inputs.data, config.format)
     return {split: open_rows(inputs.data, config.format, inputs.images, split) for split in splits}
 

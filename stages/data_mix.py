@@ -17,6 +17,7 @@ from stages.artifacts.errors import DataError, UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
 from stages.artifacts.manifest import parent_of
+from stages.workshop.corpus.copied import roots_or_copies
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import LlavaWriter, Refer
 from stages.workshop.corpus.mixture import Mixture
@@ -25,7 +26,6 @@ from stages.workshop.corpus.mixture_report import Tally, report, warnings
 from stages.workshop.corpus.mixture_rows import (
     line_of,
     picture_key,
-    roots_or_copies,
     token_counter,
     tokenizer_file,
 )

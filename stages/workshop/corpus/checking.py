@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,9 @@ REPORTED = ("same-pictures",)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufdd0-\ufdef\ufffe\uffff]")
 # Rows about one picture stand together: it is decoded once.
 _REMEMBERED = 1024
+
+# A picture's sha256 and size, or what is wrong with it.
+Look = Callable[[Picture], tuple[str, Size] | Problem]
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,13 @@ def _encoder(tokenizer: Path, template: str, image_token: str, variables: tuple[
     return PromptEncoder(Tokenizer.from_file(str(tokenizer)), ChatTemplate(template), image_token, dict(variables))
 
 
-def check_row(row: Row | BadRow, length: Length | None) -> Finding:
+def check_row(row: Row | BadRow, length: Length | None, look: Look) -> Finding:
     """Everything that is wrong with one row, without looking at others.
 
     Args:
         row: the row.
         length: count its tokens for this model.
+        look: `remembering()`, the same for rows that stand together.
     """
     if isinstance(row, BadRow):
         return Finding(row.problems)
@@ -126,7 +130,7 @@ def check_row(row: Row | BadRow, length: Length | None) -> Finding:
     digests: list[str] = []
     sizes: list[Size] = []
     for picture in row.pictures:
-        seen = _look(picture)
+        seen = look(picture)
         if isinstance(seen, Problem):
             problems.append(seen)
         else:
@@ -140,7 +144,11 @@ def check_row(row: Row | BadRow, length: Length | None) -> Finding:
     return Finding(tuple(problems), tuple(digests), tokens)
 
 
-@functools.lru_cache(_REMEMBERED)
+def remembering() -> Look:
+    """Looks at pictures, at each once while others of late are remembered."""
+    return functools.lru_cache(_REMEMBERED)(_look)
+
+
 def _look(picture: Picture) -> tuple[str, Size] | Problem:
     """A picture's digest and size, or what is wrong with it."""
     if not picture.exists():

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TextIO
 
-from stages.workshop.corpus.checking import Finding, Length, check_row
+from stages.workshop.corpus.checking import Finding, Length, check_row, remembering
 from stages.workshop.corpus.row import BadRow, Problem, Row
 
 AnyRow = Row | BadRow
@@ -32,7 +32,8 @@ def check_rows(rows: Iterable[AnyRow], length: Length | None, processes: int) ->
         processes: how many decode; 1 stays in this one.
     """
     if processes == 1:
-        yield from ((row, check_row(row, length)) for row in rows)
+        look = remembering()
+        yield from ((row, check_row(row, length, look)) for row in rows)
         return
     stream = iter(rows)
     waiting: deque[_Job] = deque()
@@ -99,7 +100,8 @@ class _Workers:
 
 
 def _check(rows: Sequence[AnyRow], length: Length | None) -> list[Finding]:
-    return [check_row(row, length) for row in rows]
+    look = remembering()
+    return [check_row(row, length, look) for row in rows]
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:

@@ -6,46 +6,14 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from stages.artifacts.errors import DataError
-from stages.workshop.corpus.index import PictureRoots
 from stages.workshop.corpus.llava import Refer, as_llava
 from stages.workshop.corpus.picture import Picture
 from stages.workshop.corpus.row import Row
-
-IMAGES = "images"
-_COPIES_REMEMBERED = 4096
-
-
-class CopiedPictures:
-    """Copies pictures into a corpus, each once however often it comes, and names them there by their digest."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._copy = functools.lru_cache(_COPIES_REMEMBERED)(self._make)
-
-    def refer(self, picture: Picture) -> str:
-        """The copy's name in the corpus.
-
-        Raises:
-            ImageError: the picture cannot be read.
-        """
-        return self._copy(picture)
-
-    def _make(self, picture: Picture) -> str:
-        data = picture.read()
-        digest = hashlib.sha256(data).hexdigest()
-        suffix = PurePosixPath(picture.name).suffix.lower()
-        # A folder of millions of files is slow to use: 256 folders, as git has them.
-        name = f"{IMAGES}/{digest[:2]}/{digest[2:34]}{suffix if suffix.isascii() and len(suffix) < 6 else ''}"
-        file = self._folder / name
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-        return name
 
 
 def line_of(source: str, row: Row, copy: int, refer: Refer) -> str:
@@ -59,12 +27,6 @@ def picture_key(picture: Picture) -> int:
     """64 bits that tell a picture from others."""
     name = f"{picture.root}\0{picture.name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
-
-
-def roots_or_copies(folder: Path, copy: bool) -> tuple[Refer, PictureRoots]:
-    """How a corpus in `folder` names pictures, and the roots that its index needs."""
-    roots = PictureRoots()
-    return (CopiedPictures(folder).refer if copy else roots.refer), roots
 
 
 def tokenizer_file(given: Path) -> Path:

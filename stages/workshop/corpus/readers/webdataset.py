@@ -119,10 +119,11 @@ def _content(stream: BinaryIO, member: tarfile.TarInfo) -> bytes:
 
 
 def _row(sample: _Sample, place: Place) -> Row | BadRow:
+    if sample.problems:
+        return BadRow(place, tuple(sample.problems), sample.key)
     item = _item(sample)
-    if sample.problems or isinstance(item, Problem):
-        last = (item,) if isinstance(item, Problem) else ()
-        return BadRow(place, (*sample.problems, *last), sample.key)
+    if isinstance(item, Problem):
+        return BadRow(place, (item,), sample.key)
     row = read_conversation(item, place, lambda given: Problem("form", f"the sample lacks its picture {given!r}"))
     return BadRow(place, row.problems, sample.key) if isinstance(row, BadRow) else row
 
