@@ -124,9 +124,9 @@ def test_probabilities_and_strengths_are_kept() -> None:
 
 
 def test_scenes_are_the_same_with_and_without() -> None:
-    job = data_render.RenderConfig(tasks=("table", "place"), side=48).job
+    job = data_render.RenderConfig(tasks=("table", "place"), side=160).job
     section = [{"kind": "noise", "probability": 1.0}, {"kind": "rotation", "probability": 1.0}]
-    config = data_render.RenderConfig(tasks=("table", "place"), side=48, degradations=section, degraded=("train",))
+    config = data_render.RenderConfig(tasks=("table", "place"), side=160, degradations=section, degraded=("train",))
     for index in range(4):
         (plain, asked), (worse, asked_too) = (draw_scene(one, "train", index) for one in (job, config.job))
         assert asked == asked_too and plain.texts == worse.texts

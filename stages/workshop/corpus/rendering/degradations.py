@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image, ImageChops, ImageFilter
 
 Degrade = Callable[[Image.Image, np.random.Generator, float], Image.Image]
 Levels = NDArray[np.float32]
@@ -81,8 +81,7 @@ def perspective(picture: Image.Image, rng: np.random.Generator, amount: float) -
 
 def lighting(picture: Image.Image, rng: np.random.Generator, amount: float) -> Image.Image:
     """Light that falls off from one side to the other."""
-    angle = rng.uniform(0, 2 * np.pi)
-    ramp = _unit(picture.width) * np.cos(angle) + _unit(picture.height)[:, None] * np.sin(angle)  # [H, W]
+    ramp = _ramp(picture, rng.uniform(0, 2 * np.pi))
     ramp = (ramp - ramp.min()) / max(float(ramp.max() - ramp.min()), 1e-6)
     return _shade(picture, 1 - (1 - _DARKEST_LIGHT) * amount * ramp)
 
@@ -91,16 +90,16 @@ def shadow(picture: Image.Image, rng: np.random.Generator, amount: float) -> Ima
     """The soft edge of a hand's or a phone's shadow across the page."""
     angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3)
     softness = rng.uniform(0.02, 0.15)
-    across = _unit(picture.width) * np.cos(angle) + _unit(picture.height)[:, None] * np.sin(angle) - place
-    covered = np.clip(across / softness + 0.5, 0, 1)
+    across = _ramp(picture, angle) - np.float32(place)
+    covered = np.clip(across / np.float32(softness) + np.float32(0.5), 0, 1)
     return _shade(picture, 1 - (1 - _DARKEST_SHADOW) * amount * covered)
 
 
 def contrast(picture: Image.Image, rng: np.random.Generator, amount: float) -> Image.Image:
     """Faded ink, or a page photographed through haze: all levels drawn towards one."""
-    kept = 1 - (1 - _FLATTEST) * amount
-    towards = np.float32(rng.uniform(90, 230))
-    return _as_picture(towards + np.float32(kept) * (_levels(picture) - towards))
+    kept, towards = 1 - (1 - _FLATTEST) * amount, rng.uniform(90, 230)
+    table = [round(towards + kept * (level - towards)) for level in range(256)]
+    return picture.convert("RGB").point(table * 3)
 
 
 def resample(picture: Image.Image, rng: np.random.Generator, amount: float) -> Image.Image:
@@ -182,8 +181,16 @@ def _unit(length: int) -> Levels:
     return np.linspace(-0.5, 0.5, length, dtype=np.float32)
 
 
+def _ramp(picture: Image.Image, angle: float) -> Levels:
+    """How far each pixel lies in a direction from the middle, in sides of the picture: [H, W]."""
+    across, down = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return _unit(picture.width) * across + _unit(picture.height)[:, None] * down
+
+
 def _shade(picture: Image.Image, light: NDArray[np.floating]) -> Image.Image:
-    return _as_picture(_levels(picture) * light.astype(np.float32)[..., None])
+    """The picture under so much light ([H, W], 0…1), in 256 steps: ten times as fast as in floating point."""
+    mask = Image.fromarray(np.rint(255 * light).astype(np.uint8))
+    return ImageChops.multiply(picture.convert("RGB"), Image.merge("RGB", (mask, mask, mask)))
 
 
 def _levels(picture: Image.Image) -> Levels:
