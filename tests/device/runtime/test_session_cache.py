@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
@@ -88,6 +91,24 @@ def test_the_first_load_writes_an_entry_and_the_next_ones_read_it(graph: Path, c
     assert {file.name: file.stat().st_mtime_ns for file in entry.iterdir() if file.name != "entry.json"} == before
     assert len(cache.notices) == 1
     assert cache.nbytes == sum(file.stat().st_size for file in entry.iterdir())
+
+
+def test_entries_that_are_there_open_side_by_side(tmp_path: Path, cache: SessionCache) -> None:
+    """Half of opening is one thread's work; each opening here waits inside until the other has come as far."""
+    graphs = [write_graph(tmp_path / "model", name) for name in ("decoder.onnx", "vision.onnx")]
+    for graph in graphs:
+        result(graph, cache)
+    both = threading.Barrier(2, timeout=20)
+
+    def opener(file: Path, change: Callable[[ort.SessionOptions], None]) -> ort.InferenceSession:
+        both.wait()
+        options = ort.SessionOptions()
+        change(options)
+        return ort.InferenceSession(os.fspath(file), options, providers=["CPUExecutionProvider"])
+
+    with ThreadPoolExecutor(2) as pool:
+        opened = list(pool.map(lambda graph: cache.open(graph, opener), graphs))
+    assert None not in opened
 
 
 def test_small_graphs_leave_no_trace(graph: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,11 @@ def test_a_token_without_a_row_is_named(token: int, tmp_path: Path) -> None:
     embedder = Embedder(tmp_path, written(Linear(np.ones((97, 64), np.float32)), tmp_path), 64)
     with pytest.raises(ModelError, match=f"token {token} has no row in the embedding table, which has 97"):
         embedder([3, token])
+
+
+def test_a_file_that_was_cut_while_in_use_is_told(tmp_path: Path) -> None:
+    spec = written(Linear(np.ones((97, 64), np.float32)), tmp_path)
+    embedder = Embedder(tmp_path, spec, 64)
+    os.truncate(tmp_path / spec.values.file, spec.values.offset + 100)
+    with pytest.raises(ModelError, match="ends before the row 96 of the embedding table"):
+        embedder([96])
