@@ -302,7 +302,7 @@ def main() -> None:
     if options.only != "packing":
         rows += [compare_step(options.pairs, 9, 4, dtype) for dtype in ("float32", "bfloat16")]
     if options.only != "step":
-        rows += compare_packing(options.pairs, 24, 8, 1)
+        rows += compare_packing(options.pairs, 16, 12, 1)
     if options.json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
         return

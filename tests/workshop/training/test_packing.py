@@ -114,7 +114,8 @@ def step(model: BlueLMVForConditionalGeneration, batches: list[Batch]) -> tuple[
     packed = any("segments" in batch for batch in batches)
     with segmented_attention(model.language_model) if packed else nullcontext():
         for batch in batches:
-            inputs = {key: batch[key] for key in ("input_ids", "position_ids", "segments") if key in batch}
+            kept = ("input_ids", "position_ids", "segments")
+            inputs: dict[str, Any] = {key: batch[key] for key in kept if key in batch}
             if "tiles" in batch:
                 inputs["pixel_values"] = normalize_tiles(batch["tiles"], [0.5] * 3, [0.5] * 3)
             loss = answer_loss(model, inputs, batch["labels"], batch["positions"], items)

@@ -166,7 +166,7 @@ def test_shrinking_takes_the_fewest_tiles_away_and_leaves_the_text_alone(process
 @pytest.mark.parametrize("size", [Size(1600, 1600), Size(1080, 2400), Size(3000, 400), Size(30, 20)])
 @pytest.mark.parametrize("box", [{"max_cols": 4, "max_rows": 4}, {"max_cols": 2, "max_rows": 3}, {"max_tiles": 12}])
 def test_coarser_grids_lead_to_one_tile_and_stay_in_the_box(rule: str, size: Size, box: dict[str, int]) -> None:
-    spec = TilingSpec(rule=rule, **box)  # type: ignore[arg-type]
+    spec = TilingSpec(rule=rule, **box)
     most, grids = None, [plan_tiled(size, spec, None).grid]
     while (most := coarser_budget(size, spec, most)) is not None:
         grid = plan_tiled(size, spec, most).grid

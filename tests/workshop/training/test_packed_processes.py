@@ -1,0 +1,77 @@
+"""Two processes under torchrun (gloo): packed steps are shared evenly, a stream gives each its own rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stages.artifacts.events import result_of
+from stages.workshop.training.machine import Machine
+from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.sources import FromCheckpoint
+from stages.workshop.training.stage import StageInputs, run_stage
+
+Make = Callable[..., TrainRecipe]
+WORKER = Path(__file__).with_name("worker.py")
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def train_alone(recipe: TrainRecipe, checkpoint: Path, corpus: Path, out: Path) -> None:
+    inputs = StageInputs("finetune", FromCheckpoint(checkpoint), corpus, None, Machine("cpu", 1))
+    result_of(run_stage(recipe, inputs, out))
+
+
+def train_together(recipe: TrainRecipe, checkpoint: Path, corpus: Path, out: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(WORKER)]
+    done = subprocess.run(
+        [*launcher, str(out), str(checkpoint), str(corpus), recipe.model_dump_json()],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def losses(out: Path) -> Any:
+    return json.loads((out / "training.json").read_text())["losses"]
+
+
+@pytest.mark.slow
+def test_two_packed_processes_train_as_one_without_packing(
+    micro_recipe: Make, checkpoint: Path, corpus: Path, tmp_path: Path
+) -> None:
+    recipe = micro_recipe(steps=5, global_batch=8, accumulation=2, log_every=1, packing=True)
+    train_alone(recipe.model_copy(update={"packing": False}), checkpoint, corpus, tmp_path / "one")
+    train_together(recipe, checkpoint, corpus, tmp_path / "two")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-5)
+    weights = load_file(tmp_path / "two/model.safetensors")
+    for name, weight in load_file(tmp_path / "one/model.safetensors").items():
+        # A key's bias gets no gradient but rounding noise.
+        if not name.endswith("k_proj.bias"):
+            torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows_of_a_stream(
+    micro_recipe: Make, checkpoint: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Eight rows are left out, four are learned from: two processes find two each, and learn what one does of four."""
+    shared = {"steps": 1, "warmup_steps": 0, "global_batch": 4, "sequence_length": 29}
+    train_alone(micro_recipe(**shared), checkpoint, corpus, tmp_path / "one")
+    train_together(micro_recipe(**shared, streaming=True, packing=True), checkpoint, corpus, tmp_path / "two")
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+    *cases, last = [json.loads(line) for line in (tmp_path / "two/data_report.jsonl").read_text().splitlines()]
+    assert last["totals"]["samples"] == 4
+    assert last["totals"]["left_out"] == len(cases) == len({case["row"] for case in cases})
+    assert {case["row"] for case in cases} <= {f"row{number}" for number in range(12) if number % 3 != 2}
