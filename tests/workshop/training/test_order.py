@@ -105,4 +105,4 @@ def test_packing_changes_nothing_but_how_a_step_is_dealt(samples: int, plan: Ste
     for step in range(plan.steps):
         batches = slice(step * plan.batches, (step + 1) * plan.batches)
         assert all(packed[batches])
-        assert sorted(sum(packed[batches], [])) == sorted(sum(plain[batches], []))
+        assert sorted(i for row in packed[batches] for i in row) == sorted(i for row in plain[batches] for i in row)

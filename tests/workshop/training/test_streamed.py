@@ -1,4 +1,4 @@
-"""Whole stages on a stream: the same weights however often it is stopped, and bad rows counted until they are too many."""
+"""Whole stages on a stream: the same weights however often it is stopped; bad rows are counted until too many."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_every_bad_row_is_named_with_its_problem(micro_recipe: Make, inputs: Sta
 def test_too_many_bad_rows_stop_training(
     micro_recipe: Make, inputs: StageInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(DataError, match="1 of the first .* rows of .* cannot be used: ") as caught:
+    with pytest.raises(DataError, match=r"1 of the first .* rows of .* cannot be used: ") as caught:
         run(micro_recipe(**SMALL, bad_rows=0), inputs, tmp_path / "out")
     assert "cases-0.jsonl names each" in caught.value.fix
     named = (tmp_path / ".out.partial" / stage.STATES / "cases-0.jsonl").read_text()
@@ -158,7 +158,7 @@ def test_too_many_bad_rows_stop_training(
 
 def test_a_stream_of_which_nothing_can_be_learned_ends(micro_recipe: Make, inputs: StageInputs, tmp_path: Path) -> None:
     recipe = micro_recipe(**SMALL, bad_rows=1, sequence_length=8)
-    with pytest.raises(DataError, match="No row of .* gives a sample"):
+    with pytest.raises(DataError, match=r"No row of .* gives a sample"):
         run(recipe, inputs, tmp_path / "out")
 
 
@@ -167,7 +167,7 @@ def test_a_plan_of_a_stream_reads_a_few_rows(micro_recipe: Make, inputs: StageIn
     assert content["conversations"] is None
     assert content["passes_over_the_data"] is None
     assert content["tokens_per_step"] > 0
-    with pytest.raises(DataError, match="None of the first 22 rows of .* gives a sample"):
+    with pytest.raises(DataError, match=r"None of the first 22 rows of .* gives a sample"):
         plan_stage(micro_recipe(**SMALL, sequence_length=5), inputs)
 
 
