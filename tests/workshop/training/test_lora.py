@@ -226,11 +226,13 @@ def test_two_processes_learn_the_same_factors(
     sizes = {"global_batch": 4, "accumulation": 1, "warmup_steps": 1, "tiling.max_cols": 2, "tiling.max_rows": 1}
     sets = [f"{key}={value}" for key, value in {**values, **sizes, "log_every": 4}.items()]
     run(load_config(FinetuneRecipe, "finetune.yaml", sets=sets), inputs, tmp_path / "one")
-    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bluelm_cli", "finetune"]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     options = ["--data", str(corpus), "--out", str(tmp_path / "two"), "--device", "cpu", "--threads", "1"]
     told = [word for change in (*sets, f"execution.sharding={sharding}") for word in ("--set", change)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*words, str(checkpoint), *options, *told], check=True, timeout=300, env=env, capture_output=True)
+    command = [*words, "-m", "bluelm_cli", "finetune", str(checkpoint), *options, *told]
+    done = subprocess.run(command, check=False, timeout=300, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
         one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
         assert one.keys() == two.keys()
