@@ -80,7 +80,7 @@ def _mib(value: int) -> str:
 
 def _duration(seconds: float) -> str:
     """In the two largest units that it has."""
-    parts = []
+    parts: list[str] = []
     for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(round(seconds), size)
         if count or parts:

@@ -94,8 +94,6 @@ def test_the_papers_recipe_plans_to_train_the_connector_alone(bluelm: Callable[.
     assert "720 = 720 a device × 1 passes × 1 processes" in table.out
 
 
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

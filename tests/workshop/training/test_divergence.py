@@ -1,4 +1,4 @@
-"""NaN, infinite gradients and spikes stop training before they touch a weight, with a state, a checkpoint and advice."""
+"""NaN, infinite gradients and spikes stop training before they touch a weight: with a state, a checkpoint, advice."""
 
 from __future__ import annotations
 

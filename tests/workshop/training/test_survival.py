@@ -59,7 +59,7 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(
     for name, story in json.loads(done.stdout).items():
         assert story["killed"] == kills
         # It went on from states, not from the start.
-        assert max(story["resumed"]) > 2
+        assert max(story["resumed"]) >= 2
         assert story["half_written"] >= 1
         whole, cut = tmp_path / f"whole-{name}", tmp_path / name
         result_of(run_stage(recipes[name], inputs, whole))
