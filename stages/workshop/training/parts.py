@@ -71,6 +71,8 @@ class FromParts:
         teach_chat(tokenizer, self.template)
         text.vocab_size = max(text.vocab_size, 1 + max(tokenizer.get_vocab().values()))
         text.eos_token_id, text.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        # A part's own number format would become the model's; training needs float32 (see `sources`).
+        tower.dtype = text.dtype = torch.float32
         image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         config = BlueLMVConfig(vision_config=tower, text_config=text, image_token_id=image_token_id)
         spec = TilingSpec(tile_size=config.tile_size, tokens_per_tile=config.tokens_per_tile)

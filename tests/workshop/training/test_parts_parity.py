@@ -147,6 +147,20 @@ def test_language_logits_equal_the_language_models_own(name: str, tower: Path, t
         torch.testing.assert_close(again(input_ids=ids).logits[..., :known], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_parts_in_bfloat16_are_trained_in_float32(tower: Path, tmp_path: Path) -> None:
+    tokenizer = plain_tokenizer(tmp_path / "llm")
+    alone = AutoModelForCausalLM.from_config(TEXTS["llama"](len(tokenizer)))
+    randomize(alone)
+    alone.to(torch.bfloat16).save_pretrained(tmp_path / "llm")
+    SiglipVisionModel.from_pretrained(tower).to(torch.bfloat16).save_pretrained(tmp_path / "tower")
+    _, model = joined(tmp_path / "tower", tmp_path / "llm")
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    for name, value in alone.state_dict().items():
+        assert torch.equal(model.language_model.state_dict()[name][: len(value)], value.float()), name
+    mean = alone.get_input_embeddings().weight.float().mean(dim=0)
+    torch.testing.assert_close(model.get_input_embeddings().weight[-3:], mean.expand(3, -1))
+
+
 @pytest.mark.parametrize("padded", [0, 9])
 def test_new_tokens_start_at_the_mean_of_the_known(padded: int, tower: Path, tmp_path: Path) -> None:
     """Also where a padded vocabulary has rows for them that nothing ever trained."""
