@@ -15,63 +15,31 @@ from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
-from stages.artifacts.recipes import RecipeModel
+from stages.device.imaging.config import TilingConfig
 from stages.device.imaging.crop import padding_colour
 from stages.device.imaging.decisions import Decision, decide
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import check_image, read_size
-from stages.device.imaging.presets import DEFAULT_PRESET, imaging_preset
+from stages.device.imaging.presets import imaging_preset
 from stages.device.imaging.reading import completed, make_all
 from stages.device.imaging.sources import Picture, list_pictures, parent_of_pictures
-from stages.device.imaging.spec import Alpha, Count, GridSide, Resample, RuleName, TileBudget, TilingSpec
+from stages.device.imaging.spec import Resample
 from stages.device.imaging.writing import Cutting, draw_previews, write_tiles
-
-_ALPHA_ZERO = (
-    "alpha 0 is not LLaVA-NeXT's rule: a leaner canvas can then never win, so the first and largest candidate stays "
-    "wherever it is large enough. Use --rule llava-next for that."
-)
 
 Made = TypeVar("Made")
 Steps = Generator[Progress | Notice, None, Made]
 
 
-class TileConfig(RecipeModel):
+class TileConfig(TilingConfig):
     """How to tile. What is None comes from the preset."""
 
-    preset: str = DEFAULT_PRESET
-    rule: RuleName | None = None
-    alpha: Alpha | None = None
-    max_cols: GridSide | None = None
-    max_rows: GridSide | None = None
-    max_tiles: TileBudget | None = None
-    tile_size: Count | None = None
-    tokens_per_tile: Count | None = None
     image_mean: tuple[float, float, float] | None = None
     resample: Resample | None = None
     preview: bool = False
 
-    def resolved(self) -> TileConfig:
-        """The same with every value in its place, as the manifest records it.
-
-        Raises:
-            UsageError: there is no such preset.
-        """
+    def usual(self) -> dict[str, Any]:
         preset = imaging_preset(self.preset)
-        usual = {**preset.tiling.model_dump(), "image_mean": preset.image_mean, "resample": preset.resample}
-        if self.tile_size is not None:
-            usual["tokens_per_tile"] = preset.tokens_for(self.tile_size)
-        return self.model_copy(update={key: value for key, value in usual.items() if getattr(self, key) is None})
-
-    def warnings(self, compare: bool) -> list[str]:
-        """What a user of this configuration should know."""
-        relaxed = compare or self.resolved().rule == "relaxed"
-        return [_ALPHA_ZERO] if relaxed and self.resolved().alpha == 0 else []
-
-    @property
-    def spec(self) -> TilingSpec:
-        """The tiling it asks for."""
-        resolved = self.resolved()
-        return TilingSpec(**{key: getattr(resolved, key) for key in TilingSpec.model_fields})
+        return {**super().usual(), "image_mean": preset.image_mean, "resample": preset.resample}
 
 
 @dataclass(frozen=True)
