@@ -127,9 +127,13 @@ class KVCache:
         return np.frombuffer(memory, _DTYPES[self.spec.kv_dtype]).reshape(self._shape), memory
 
 
-def overflow(length: int, limit: int) -> UsageError:
+class ContextLengthError(UsageError):
+    """A conversation that no longer fits the model."""
+
+
+def overflow(length: int, limit: int) -> ContextLengthError:
     """The error of a conversation that no longer fits the model."""
-    return UsageError(
+    return ContextLengthError(
         f"The conversation takes {length} tokens; this model holds {limit}.",
         "What does not fit cannot be read, and cutting it silently would change the question.",
         "Ask with fewer or smaller pictures or a shorter text, or start again with /reset.",

@@ -33,6 +33,7 @@ from stages.device.runtime.pictures import FeatureStore, PictureReader
 from stages.device.runtime.sampling import Sampler, SamplingSpec
 from stages.device.runtime.session_cache import user_cache
 from stages.device.runtime.sessions import missing_graph
+from stages.device.runtime.stop_texts import until_stop_text
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """How an answer is made: at most `max_tokens` tokens, chosen by `sampling`."""
+    """How an answer is made: at most `max_tokens` tokens, chosen by `sampling`, ending before the first `stop` text."""
 
     max_tokens: int = 256
     sampling: SamplingSpec = field(default_factory=SamplingSpec)
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -207,7 +209,7 @@ class Engine:
         read = context.read(TokenPrompt(encoded.ids, self.prompt.image_token_id, slots))
         prefilled = time.perf_counter()
         state = Generation()
-        yield from generate(
+        tokens = generate(
             context,
             read.logits,
             choose=Sampler(options.sampling, never=[self.config.prompt.image_token_id]),
@@ -216,6 +218,7 @@ class Engine:
             max_tokens=options.max_tokens,
             state=state,
         )
+        yield from until_stop_text(tokens, options.stop, state)
         yield Answer(
             text=state.text,
             reason=state.reason,

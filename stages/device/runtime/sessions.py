@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract.names import DEVICE_CONFIG_FILE
+from stages.device.runtime.interruption import check_interruption
 from stages.device.runtime.memory import drop_file_pages, trim_heap
 from stages.device.runtime.ort_errors import ORT_ERRORS
 from stages.device.runtime.session_cache import SessionCache, data_file
@@ -139,7 +140,9 @@ class Graph:
 
         Raises:
             ModelError: onnxruntime stops with an error.
+            Interrupted: see `interruption`.
         """
+        check_interruption()
         with self.explained():
             return list(self.session.run(list(outputs), dict(feeds)))
 
@@ -152,7 +155,9 @@ class Graph:
 
         Raises:
             ModelError: onnxruntime stops with an error.
+            Interrupted: see `interruption`.
         """
+        check_interruption()
         options = ort.RunOptions() if last else None
         if options is not None:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
