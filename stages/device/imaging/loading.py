@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -78,7 +79,20 @@ def read_size_bytes(data: bytes, name: str) -> Size:
     Raises:
         ImageError: as `read_size`.
     """
-    with _opened(io.BytesIO(data), name) as image:
+    return read_size_stream(io.BytesIO(data), name)
+
+
+def read_size_stream(stream: BinaryIO, name: str) -> Size:
+    """`read_size` for a picture somewhere else, of which no more is read than its header.
+
+    Args:
+        stream: can seek; its beginning is the picture's.
+        name: stands for it in errors.
+
+    Raises:
+        ImageError: as `read_size`.
+    """
+    with _opened(stream, name) as image:
         return _upright_size(image)
 
 
@@ -134,7 +148,7 @@ def _regular_file(path: Path) -> Path:
 
 
 @contextmanager
-def _opened(source: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
+def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Opens a picture and turns whatever a decoder raises, here or in the block, into one error.
 
     Raises:
@@ -173,7 +187,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _open_header(source: Path | io.BytesIO) -> Image.Image:
+def _open_header(source: Path | BinaryIO) -> Image.Image:
     with _quiet():
         return Image.open(source)
 
@@ -200,8 +214,8 @@ def _too_large(name: str) -> ImageError:
     )
 
 
-def _unidentified(source: Path | io.BytesIO, name: str) -> ImageError:
-    size = source.stat().st_size if isinstance(source, Path) else len(source.getvalue())
+def _unidentified(source: Path | BinaryIO, name: str) -> ImageError:
+    size = source.stat().st_size if isinstance(source, Path) else source.seek(0, io.SEEK_END)
     if size == 0:
         return ImageError(f"{name} is empty (0 bytes).", "There is no picture in it.", "Get the file again.")
     return ImageError(

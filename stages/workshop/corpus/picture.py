@@ -14,9 +14,10 @@ is wrong with one (missing, broken, its shard replaced by another) is an ImageEr
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import ImageError
@@ -28,6 +29,7 @@ from stages.device.imaging.loading import (
     load_image_bytes,
     read_size,
     read_size_bytes,
+    read_size_stream,
 )
 from stages.workshop.corpus.tables import cell_bytes
 
@@ -186,6 +188,41 @@ class PictureInTar(_FromBytes):
         if len(data) < self.length:
             raise _changed(path, self.name)
         return data
+
+    def size(self) -> Size:
+        """Raises: ImageError: the shard is missing, or the picture's header cannot be read."""
+        path = self.root / self.shard
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        with stream:
+            return read_size_stream(io.BufferedReader(_Window(stream, self.offset, self.length)), self.name)
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file."""
+
+    def __init__(self, stream: BinaryIO, first: int, length: int) -> None:
+        self._stream, self._first, self._length, self._at = stream, first, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._first + self._at)
+        data = self._stream.read(max(0, min(len(buffer), self._length - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 @dataclass(frozen=True)
