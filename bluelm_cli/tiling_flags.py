@@ -11,15 +11,22 @@ from stages.artifacts.errors import BluelmError, UsageError
 
 if TYPE_CHECKING:
     from stages.device.imaging.geometry import Grid
+    from stages.device.imaging.spec import AnyRule
+
+ALL_RULES = "all"
 
 
-def flag_problems(flags: Mapping[str, Any], max_grid: str | None) -> list[BluelmError]:
+def flag_problems(flags: Mapping[str, Any], max_grid: str | None, rules: str | None = None) -> list[BluelmError]:
     """What is wrong with the flags of a tiling command (None: not given), said in the flags' names."""
     from stages.device.imaging.presets import IMAGING_PRESETS
-    from stages.device.imaging.spec import RuleName
+    from stages.device.imaging.spec import CountedName, RuleName
 
+    cutting, counted = list(get_args(RuleName)), list(get_args(CountedName))
     found = [
-        _unknown("--rule", flags["rule"], list(get_args(RuleName))),
+        _only_counted(flags["rule"], cutting)
+        if flags["rule"] in counted
+        else _unknown("--rule", flags["rule"], cutting),
+        *(_unknown("--rules", name, [*cutting, *counted, ALL_RULES]) for name in _names(rules)),
         _unknown("--preset", flags["preset"], list(IMAGING_PRESETS)),
         _outside("--alpha", flags["alpha"]),
         _few("--max-tiles", flags["max_tiles"]),
@@ -29,6 +36,19 @@ def flag_problems(flags: Mapping[str, Any], max_grid: str | None) -> list[Bluelm
     return [problem for problem in found if problem is not None]
 
 
+def compared_rules(compare: bool, rules: str | None) -> tuple[AnyRule, ...]:
+    """The rules that `--rules A,B` names, each once; with `--compare` alone those that cut tiles; else none."""
+    from stages.device.imaging.spec import CountedName, RuleName
+
+    everything: dict[str, AnyRule] = {name: name for name in (*get_args(RuleName), *get_args(CountedName))}
+    names = _names(rules)
+    if ALL_RULES in names:
+        return tuple(everything.values())
+    if names:
+        return tuple(everything[name] for name in dict.fromkeys(names))
+    return get_args(RuleName) if compare else ()
+
+
 def parse_grid(text: str) -> Grid | None:
     """The grid of `4x4` (also `4X4`, `4×4`, `4:4`); None where it is no grid of sides from 1 to 64."""
     from stages.device.imaging.geometry import Grid
@@ -36,6 +56,18 @@ def parse_grid(text: str) -> Grid | None:
     match = re.fullmatch(r"\s*(\d{1,2})\s*[xX×:]\s*(\d{1,2})\s*", text, flags=re.ASCII)
     grid = Grid(int(match[1]), int(match[2])) if match else Grid(0, 0)
     return grid if all(1 <= side <= 64 for side in grid) else None
+
+
+def _names(rules: str | None) -> list[str]:
+    return [name.strip() for name in rules.split(",")] if rules is not None else []
+
+
+def _only_counted(rule: str, cutting: list[str]) -> BluelmError:
+    return UsageError(
+        f"--rule {rule} cuts no tiles.",
+        "It is a scheme of more than one grid, or of slices of its own size; its tiles and tokens are only counted.",
+        f"Cut by one of {', '.join(cutting)}; see what {rule} would spend with --rules relaxed,{rule}.",
+    )
 
 
 def _unknown(flag: str, value: str | None, known: list[str]) -> BluelmError | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from bluelm_cli import console
 
 if TYPE_CHECKING:
-    from stages.device.imaging.spec import RuleName
+    from stages.device.imaging.geometry import Grid
+    from stages.device.imaging.spec import AnyRule
     from stages.tile import TileResult
 
 # With more pictures than this the table counts grids instead of listing pictures.
@@ -37,40 +38,32 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _picture_rows(result: TileResult) -> list[list[Any]]:
-    rows = []
+    rows: list[list[Any]] = []
     for image in result.images:
+        picture = [str(image.picture.path), f"{image.size.width}×{image.size.height}"]
         for rule, tiling in image.tilings.items():
-            size, grid, canvas = image.size, tiling.grid, tiling.canvas
+            canvas = f"{tiling.canvas.width}×{tiling.canvas.height}"
             rows.append(
-                [
-                    str(image.picture.path),
-                    f"{size.width}×{size.height}",
-                    rule,
-                    f"{grid.cols}:{grid.rows}",
-                    f"{canvas.width}×{canvas.height}",
-                    tiling.tiles,
-                    tiling.tokens,
-                    tiling.enlargement,
-                ]
+                [*picture, rule, _grids([tiling.grid]), canvas, tiling.tiles, tiling.tokens, tiling.enlargement]
             )
+        for scheme, count in image.counts.items():
+            rows.append([*picture, scheme, _grids(count.grids), "–", count.tiles, count.tokens, count.enlargement])
     return rows
 
 
 def _grid_rows(result: TileResult) -> list[list[Any]]:
-    counts: Counter[tuple[RuleName, int, int]] = Counter()
-    tilings = {}
+    totals: dict[tuple[AnyRule, tuple[Grid, ...]], list[int]] = {}
     for image in result.images:
-        for rule, tiling in image.tilings.items():
-            key = (rule, tiling.grid.cols, tiling.grid.rows)
-            counts[key] += 1
-            tilings[key] = tiling
-    return [
-        [
-            rule,
-            f"{cols}:{rows}",
-            count,
-            count * tilings[rule, cols, rows].tiles,
-            count * tilings[rule, cols, rows].tokens,
-        ]
-        for (rule, cols, rows), count in sorted(counts.items())
-    ]
+        made: dict[AnyRule, tuple[tuple[Grid, ...], int, int]] = {
+            rule: ((tiling.grid,), tiling.tiles, tiling.tokens) for rule, tiling in image.tilings.items()
+        }
+        made |= {scheme: (count.grids, count.tiles, count.tokens) for scheme, count in image.counts.items()}
+        for rule, (grids, tiles, tokens) in made.items():
+            total = totals.setdefault((rule, grids), [0, 0, 0])
+            for place, amount in enumerate((1, tiles, tokens)):
+                total[place] += amount
+    return [[rule, _grids(grids), *total] for (rule, grids), total in sorted(totals.items())]
+
+
+def _grids(grids: Iterable[Grid]) -> str:
+    return " + ".join(f"{grid.cols}:{grid.rows}" for grid in grids)

@@ -23,7 +23,7 @@ from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.presets import imaging_preset
 from stages.device.imaging.reading import completed, make_all
 from stages.device.imaging.sources import Picture, list_pictures, parent_of_pictures
-from stages.device.imaging.spec import Resample
+from stages.device.imaging.spec import AnyRule, Resample
 from stages.device.imaging.writing import Cutting, draw_previews, write_tiles
 
 Made = TypeVar("Made")
@@ -77,14 +77,16 @@ class TileResult:
         }
 
 
-def plan(config: TileConfig, inputs: Sequence[Path], *, out: Path | None = None, compare: bool = False) -> TileResult:
+def plan(
+    config: TileConfig, inputs: Sequence[Path], *, out: Path | None = None, compare: Sequence[AnyRule] = ()
+) -> TileResult:
     """The decisions from the pictures' headers alone; nothing is decoded or written.
 
     Args:
         config: how to tile.
         inputs: pictures, folders of pictures, LLaVA JSON files or corpus folders.
         out: where the tiles would go.
-        compare: decide by every rule, not only the chosen one.
+        compare: rules to decide by beside the chosen one, and schemes to count.
 
     Raises:
         BluelmError: inputs that cannot be used, all of them together.
@@ -100,7 +102,7 @@ def run(
     *,
     out: Path | None = None,
     preview_to: Path | None = None,
-    compare: bool = False,
+    compare: Sequence[AnyRule] = (),
     force: bool = False,
     threads: int | None = None,
 ) -> Events[TileResult]:
@@ -111,7 +113,7 @@ def run(
         inputs: as for `plan`.
         out: the artifact folder.
         preview_to: a folder for drawings outside the artifact, one per picture and rule.
-        compare: decide by every rule, not only the chosen one.
+        compare: rules to decide by beside the chosen one, and schemes to count.
         force: replace an artifact that differs.
         threads: of decoding and scaling; all cores when None.
 
@@ -120,7 +122,7 @@ def run(
     """
     config = config.resolved()
     pictures = list_pictures(inputs)
-    for text in config.warnings(compare):
+    for text in config.warnings("relaxed" in compare):
         yield Notice(text, "warning")
     if out is None:
         sizes = yield from make_all("checking", lambda picture: check_image(picture.path), pictures, threads)
@@ -134,7 +136,7 @@ def run(
 
 
 def _decide(
-    config: TileConfig, pictures: Sequence[Picture], sizes: Sequence[Size], out: Path | None, compare: bool
+    config: TileConfig, pictures: Sequence[Picture], sizes: Sequence[Size], out: Path | None, compare: Sequence[AnyRule]
 ) -> TileResult:
     spec = config.spec
     decisions = (decide(picture, size, spec, compare) for picture, size in zip(pictures, sizes, strict=True))
@@ -146,7 +148,7 @@ def _tile_into(
     config: TileConfig,
     inputs: Sequence[Path],
     pictures: Sequence[Picture],
-    compare: bool,
+    compare: Sequence[AnyRule],
     force: bool,
     threads: int | None,
 ) -> Steps[TileResult]:

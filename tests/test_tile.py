@@ -20,7 +20,8 @@ from stages.device.imaging.crop import Colour, crop_tiles
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.presets import imaging_preset
 from stages.device.imaging.preview import is_preview
-from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.rules import RULES
+from stages.device.imaging.spec import RuleName, TilingSpec
 from stages.device.imaging.tiles_file import read_tiles_index
 from stages.device.imaging.tiling import plan_tiling
 from stages.tile import TileConfig, TileResult
@@ -54,6 +55,7 @@ def broken(folder: Path) -> Path:
 
 
 TINY = TileConfig(preset="tiny")
+EVERY_RULE = tuple(RULES)
 TILE = imaging_preset("tiny").tiling.tile_size
 
 
@@ -158,12 +160,12 @@ def test_very_many_broken_pictures_are_counted(tmp_path: Path) -> None:
 
 def test_plan_reads_headers_and_writes_nothing(photos: Path, tmp_path: Path) -> None:
     cut = broken(photos)
-    planned = tile.plan(TINY, [photos], out=tmp_path / "tiles", compare=True)
+    planned = tile.plan(TINY, [photos], out=tmp_path / "tiles", compare=EVERY_RULE)
     assert {str(cut), str(photos / "a.png")} < {str(image.picture.path) for image in planned.images}
-    assert set(planned.images[0].tilings) == {"relaxed", "llava-next", "internvl-1.5"}
+    assert tuple(planned.images[0].tilings) == EVERY_RULE
     assert not (tmp_path / "tiles").exists()
     cut.unlink()
-    assert tile.plan(TINY, [photos], compare=True).as_dict() == run(TINY, photos, compare=True).as_dict()
+    assert tile.plan(TINY, [photos], compare=EVERY_RULE).as_dict() == run(TINY, photos, compare=EVERY_RULE).as_dict()
 
 
 def test_an_artifact_of_another_kind_is_no_folder_of_pictures(photos: Path, tmp_path: Path) -> None:
@@ -193,11 +195,11 @@ def test_previews_in_the_artifact_and_beside_it(photos: Path, tmp_path: Path) ->
     assert inside == ["a.relaxed.png", "b.relaxed.png", "c.relaxed.png"]
     assert open_artifact(tmp_path / "tiles", "tiles")
     drawings = tmp_path / "drawings"
-    result = run(TINY, photos / "a.png", preview_to=drawings, compare=True)
-    names = {rule: f"{drawings}/a.{rule}.png" for rule in ("relaxed", "llava-next", "internvl-1.5")}
+    result = run(TINY, photos / "a.png", preview_to=drawings, compare=EVERY_RULE)
+    names = {rule: f"{drawings}/a.{rule}.png" for rule in EVERY_RULE}
     assert {rule: values["preview"] for rule, values in result.as_dict()["images"][0]["rules"].items()} == names
     assert all(is_preview(Path(path)) for path in names.values())
-    run(TINY, photos / "a.png", preview_to=drawings, compare=True)  # its own are replaced
+    run(TINY, photos / "a.png", preview_to=drawings, compare=EVERY_RULE)  # its own are replaced
     (drawings / "a.relaxed.png").write_bytes(b"somebody's")
     with pytest.raises(UsageError, match="is not a preview"):
         run(TINY, photos / "a.png", preview_to=drawings)
@@ -221,10 +223,15 @@ def test_configuration_resolves_against_the_preset() -> None:
         load_config(TileConfig, sets=["alpah=0.1"])
 
 
-@pytest.mark.parametrize(("rule", "compare", "warned"), [("relaxed", False, True), ("internvl-1.5", False, False)])
-def test_alpha_zero_is_said_to_be_no_llava_next(photos: Path, rule: str, compare: bool, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("rule", "compare", "warned"),
+    [("relaxed", (), True), ("internvl-1.5", (), False), ("internvl-1.5", ("relaxed",), True)],
+)
+def test_alpha_zero_is_said_to_be_no_llava_next(
+    photos: Path, rule: str, compare: tuple[RuleName, ...], warned: bool
+) -> None:
     config = TileConfig.model_validate({"alpha": 0, "rule": rule})
-    notices = [event for event in tile.run(config, [photos]) if isinstance(event, Notice)]
+    notices = [event for event in tile.run(config, [photos], compare=compare) if isinstance(event, Notice)]
     assert bool(notices) == warned
     assert all("not LLaVA-NeXT" in notice.text and notice.level == "warning" for notice in notices)
 

@@ -10,7 +10,7 @@ import typer
 from bluelm_cli import console
 from bluelm_cli.bare_flag import BareAlphaCommand
 from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Set, Threads
-from bluelm_cli.tiling_flags import flag_problems, parse_grid
+from bluelm_cli.tiling_flags import compared_rules, flag_problems, parse_grid
 from bluelm_cli.tiling_table import print_tilings
 from stages.artifacts.errors import raise_all
 
@@ -28,7 +28,13 @@ def tile(
         float | None,
         typer.Option("--alpha", metavar="[NUMBER]", help="Threshold of the relaxed rule; alone it means 0.1 (paper)."),
     ] = None,
-    rule: Annotated[str | None, typer.Option("--rule", help="relaxed (default), llava-next or internvl-1.5.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            "--rule",
+            help="relaxed (default), llava-next, internvl-1.5, ferret-ui-2 or xcomposer2-4khd: cuts the tiles.",
+        ),
+    ] = None,
     max_grid: Annotated[
         str | None, typer.Option("--max-grid", metavar="COLSxROWS", help="Largest grid (default: the preset's, 4x4).")
     ] = None,
@@ -39,6 +45,14 @@ def tile(
         str | None, typer.Option("--preset", help="Model whose tiles to cut: bluelm-v-3b (default) or tiny.")
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Show what every rule decides, side by side.")] = False,
+    rules: Annotated[
+        str | None,
+        typer.Option(
+            "--rules",
+            metavar="A,B,…",
+            help="Compare only these; also mini-monkey, minicpm-v and qwen2-vl, which are only counted; or all.",
+        ),
+    ] = None,
     preview: Annotated[
         bool,
         typer.Option("--preview", help=f"Draw each decision: into the artifact, or {DEFAULT_PREVIEW_FOLDER}/."),
@@ -58,6 +72,8 @@ def tile(
 
     Example: bluelm tile photo.png --compare
 
+    Example: bluelm tile photo.png --rules relaxed,minicpm-v,qwen2-vl
+
     Example: bluelm tile photos/ --alpha 0.1 --max-grid 4x4 --preview --out build/tiles
     """
     from stages import tile as stage
@@ -67,30 +83,32 @@ def tile(
         sets or [],
         {"preset": preset, "rule": rule, "alpha": alpha, "max_tiles": max_tiles, "preview": preview or None},
         max_grid,
+        rules,
     )
+    shown = compared_rules(compare, rules)
     if dry_run:
-        for text in config.warnings(compare):
+        for text in config.warnings("relaxed" in shown):
             console.note(text, warning=True)
-        result = stage.plan(config, pictures, out=out, compare=compare)
+        result = stage.plan(config, pictures, out=out, compare=shown)
     else:
         drawings = preview_to or (DEFAULT_PREVIEW_FOLDER if config.preview and out is None else None)
-        events = stage.run(
-            config, pictures, out=out, preview_to=drawings, compare=compare, force=force, threads=threads
-        )
+        events = stage.run(config, pictures, out=out, preview_to=drawings, compare=shown, force=force, threads=threads)
         result = console.drive(events)
         if drawings is not None:
             console.note(f"previews are in {drawings}")
     if as_json:
         console.emit_json({**result.as_dict(), "dry_run": dry_run})
     else:
-        print_tilings(result, compare, dry_run)
+        print_tilings(result, bool(shown), dry_run)
 
 
 # Read by the command table: `--alpha` works with a number and without.
 tile.command_class = BareAlphaCommand  # type: ignore[attr-defined]
 
 
-def _config(recipe: str | None, sets: list[str], flags: dict[str, Any], max_grid: str | None) -> TileConfig:
+def _config(
+    recipe: str | None, sets: list[str], flags: dict[str, Any], max_grid: str | None, rules: str | None
+) -> TileConfig:
     """The configuration: default < recipe < --set < flag.
 
     Raises:
@@ -99,7 +117,7 @@ def _config(recipe: str | None, sets: list[str], flags: dict[str, Any], max_grid
     from stages.artifacts.recipes import load_config
     from stages.tile import TileConfig
 
-    raise_all(flag_problems(flags, max_grid))
+    raise_all(flag_problems(flags, max_grid, rules))
     grid = parse_grid(max_grid) if max_grid is not None else None
     if grid is not None:
         flags = {**flags, "max_cols": grid.cols, "max_rows": grid.rows}

@@ -40,7 +40,7 @@ def test_compare_json_is_the_documented_object(bluelm: Run, screen: Path, figure
         (str(figure), 394, 390),
     ]
     for image in images:
-        assert list(image["rules"]) == ["relaxed", "llava-next", "internvl-1.5"]
+        assert list(image["rules"]) == ["relaxed", "llava-next", "internvl-1.5", "ferret-ui-2", "xcomposer2-4khd"]
         for decision in image["rules"].values():
             assert {"grid", "canvas", "tiles", "tokens", "enlargement"} <= set(decision)
     relaxed = images[0]["rules"]["relaxed"]
@@ -100,7 +100,11 @@ def test_bare_flags_are_filled_only_where_no_number_follows() -> None:
         (["--alpha", "1"], "--alpha 1 is not a share"),
         (["--preset", "tini"], "Did you mean tiny?"),
         (["--rule", "llava"], "Did you mean llava-next?"),
-        (["--rule", "zzz"], "Known: relaxed, llava-next, internvl-1.5."),
+        (["--rule", "zzz"], "Known: relaxed, llava-next, internvl-1.5, ferret-ui-2, xcomposer2-4khd."),
+        (["--rule", "mini-monkey"], "--rule mini-monkey cuts no tiles"),
+        (["--set", "rule=qwen2-vl"], "rule: qwen2-vl is only counted"),
+        (["--rules", "relaxed,minicpm"], "Did you mean minicpm-v?"),
+        (["--rules", ""], "--rules '' is not known"),
         (["--max-tiles", "9", "--max-grid", "3x3"], "were both given"),
         (["--set", "alpah=0.1"], "alpah"),
         (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
@@ -148,12 +152,36 @@ def test_the_table_has_a_row_per_rule(bluelm: Run, screen: Path) -> None:
         assert text in done.out
 
 
+def test_chosen_rules_are_compared_and_schemes_only_counted(bluelm: Run, screen: Path) -> None:
+    """The chosen rule is always there; a scheme of two grids shows both; the total is the chosen rule's."""
+    words = ["tile", screen, "--max-tiles", "9", "--rules", "qwen2-vl,llava-next,mini-monkey,qwen2-vl"]
+    rules = bluelm(*words, "--json").json()["images"][0]["rules"]
+    assert list(rules) == ["relaxed", "llava-next", "qwen2-vl", "mini-monkey"]
+    assert rules["qwen2-vl"] == {
+        "grids": [[1, 1]],
+        "tiles": 1,
+        "tokens": 24 * 53,  # 672×1484
+        "enlargement": pytest.approx(672 * 1484 / (1080 * 2400)),
+    }
+    # Detailed 2:4, and of 3 to 7 tiles 1:3, since 1:2 has 2 and 2:4 is taken.
+    assert (rules["mini-monkey"]["grids"], rules["mini-monkey"]["tiles"]) == ([[2, 4], [1, 3]], 8 + 3 + 1)
+    shown = bluelm(*words)
+    assert "2:4 + 1:3" in shown.out
+    assert "1 picture, 9 tiles, 1,764 tokens by relaxed" in shown.out
+    assert set(bluelm("tile", screen, "--rules", "all", "--json").json()["images"][0]["rules"]) >= {"minicpm-v", *rules}
+
+
 def test_many_pictures_are_counted_by_grid(bluelm: Run, tmp_path: Path) -> None:
     for number in range(61):
         Image.new("L", (400 if number % 2 else 10, 10)).save(tmp_path / f"{number}.png")
-    done = bluelm("tile", tmp_path, "--compare")
+    done = bluelm("tile", tmp_path, "--rules", "relaxed,mini-monkey,qwen2-vl")
     assert done.code == 0
     assert "61 pictures, 121 tiles" in done.out
+    rows = {tuple(line.split()) for line in done.out.splitlines()}
+    assert {
+        ("relaxed", "1:1", "31", "31", "6,076"),
+        ("qwen2-vl", "1:1", "61", "61", "514"),
+    } <= rows  # 31 × 2×2, 30 × 13×1
     assert ".png" not in done.out
 
 

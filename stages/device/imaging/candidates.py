@@ -25,8 +25,8 @@ def budget_grids(max_tiles: int) -> tuple[Grid, ...]:
 
 
 @lru_cache(maxsize=64)
-def internvl_grids(max_tiles: int) -> tuple[Grid, ...]:
-    """The same grids in InternVL 1.5's order: by area, then by columns, the smallest first."""
+def grids_by_area(max_tiles: int) -> tuple[Grid, ...]:
+    """The same grids by area, then by columns, the smallest first (InternVL 1.5's order)."""
     return tuple(sorted(budget_grids(max_tiles), key=lambda grid: (grid.area, grid.cols)))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.presets import DEFAULT_PRESET, imaging_preset
-from stages.device.imaging.spec import Alpha, Count, GridSide, RuleName, TileBudget, TilingSpec
+from stages.device.imaging.spec import Alpha, Count, CuttingRule, GridSide, TileBudget, TilingSpec
 
 _ALPHA_ZERO = (
     "alpha 0 is not LLaVA-NeXT's rule: a leaner canvas can then never win, so the first and largest candidate stays "
@@ -18,7 +18,7 @@ class TilingConfig(RecipeModel):
     """How pictures are decided about. What is None comes from the preset."""
 
     preset: str = DEFAULT_PRESET
-    rule: RuleName | None = None
+    rule: CuttingRule | None = None
     alpha: Alpha | None = None
     max_cols: GridSide | None = None
     max_rows: GridSide | None = None

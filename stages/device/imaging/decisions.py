@@ -1,9 +1,9 @@
-"""The decisions about one picture file: by one rule or by all side by side, cut and drawn."""
+"""The decisions about one picture file: by one rule or by several side by side, cut and drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,23 @@ from PIL import Image
 from stages.artifacts.errors import ImageError
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import load_image
-from stages.device.imaging.rules import RULES
+from stages.device.imaging.rules import COUNTED, counts, cuts
 from stages.device.imaging.sources import Picture
-from stages.device.imaging.spec import RuleName, TilingSpec
+from stages.device.imaging.spec import AnyRule, CountedName, RuleName, TilingSpec
 from stages.device.imaging.tiling import Tiling, plan_tiling
+from stages.device.imaging.token_count import TokenCount
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How a picture is tiled by each rule; `chosen` is the one it is cut by."""
+    """How a picture is tiled by each rule; `chosen` is the one it is cut by. `counts`: schemes only counted."""
 
     picture: Picture
     size: Size
     chosen: RuleName
     tilings: Mapping[RuleName, Tiling]
     previews: tuple[tuple[RuleName, Path], ...] = ()
+    counts: Mapping[CountedName, TokenCount] = field(default_factory=dict)
 
     @property
     def tiling(self) -> Tiling:
@@ -53,17 +55,33 @@ class Decision:
         return replace(self, previews=tuple(previews.items()))
 
     def as_dict(self) -> dict[str, Any]:
-        """path, width, height, and per rule: grid, canvas, tiles, tokens, enlargement, picture (its box), preview."""
+        """path, width, height, and per rule: grid, canvas, tiles, tokens, enlargement, picture (its box), preview.
+
+        A scheme that is only counted has grids, tiles, tokens and enlargement.
+        """
         rules: dict[str, dict[str, Any]] = {rule: _as_dict(tiling) for rule, tiling in self.tilings.items()}
         for rule, path in self.previews:
             rules[rule]["preview"] = str(path)
+        rules |= {scheme: _counted_dict(count) for scheme, count in self.counts.items()}
         return {"path": str(self.picture.path), "width": self.size.width, "height": self.size.height, "rules": rules}
 
 
-def decide(picture: Picture, size: Size, spec: TilingSpec, compare: bool = False) -> Decision:
-    """Decides by the specification's rule, or by every rule with the same candidates and α."""
-    specs = [spec.model_copy(update={"rule": rule}) for rule in RULES] if compare else [spec]
-    return Decision(picture, size, spec.rule, {each.rule: plan_tiling(size, each) for each in specs})
+def decide(picture: Picture, size: Size, spec: TilingSpec, compare: Sequence[AnyRule] = ()) -> Decision:
+    """Decides by the specification's rule, and beside it by others with the same candidates and α.
+
+    Args:
+        picture: the file.
+        size: of its upright pixels.
+        spec: rule, α and candidates.
+        compare: rules, and schemes to count, in the order they are shown; the chosen rule comes first where it is not
+            among them.
+    """
+    rules: list[RuleName] = [rule for rule in compare if cuts(rule)]
+    if spec.rule not in rules:
+        rules.insert(0, spec.rule)
+    tilings = {rule: plan_tiling(size, spec.model_copy(update={"rule": rule})) for rule in rules}
+    counted = {scheme: COUNTED[scheme](size, spec) for scheme in compare if counts(scheme)}
+    return Decision(picture, size, spec.rule, tilings, counts=counted)
 
 
 def _as_dict(tiling: Tiling) -> dict[str, Any]:
@@ -74,4 +92,13 @@ def _as_dict(tiling: Tiling) -> dict[str, Any]:
         "tokens": tiling.tokens,
         "enlargement": tiling.enlargement,
         "picture": list(tiling.picture),
+    }
+
+
+def _counted_dict(count: TokenCount) -> dict[str, Any]:
+    return {
+        "grids": [list(grid) for grid in count.grids],
+        "tiles": count.tiles,
+        "tokens": count.tokens,
+        "enlargement": count.enlargement,
     }

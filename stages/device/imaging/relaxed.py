@@ -2,14 +2,25 @@
 
 LLaVA-NeXT would take 2:2 for a picture of 394×390, four times its area, for the sake of a few pixels. Here a larger
 canvas must win by more than a share α of the effective resolution; otherwise the one that wastes less is taken.
+
+Axes: N sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from stages.device.imaging.candidates import descending_grids
 from stages.device.imaging.geometry import Grid, Size
-from stages.device.imaging.resolution import effective_resolution
+from stages.device.imaging.resolution import effective_resolution, effective_resolutions
+from stages.device.imaging.spec import TilingSpec
+
+
+def relaxed(size: Size, spec: TilingSpec) -> Grid:
+    """The rule with a specification's candidates and α."""
+    return choose_relaxed(size, descending_grids(spec), spec.tile_size, spec.alpha)
 
 
 def choose_relaxed(size: Size, candidates: Sequence[Grid], tile: int, alpha: float) -> Grid:
@@ -39,4 +50,23 @@ def choose_relaxed(size: Size, candidates: Sequence[Grid], tile: int, alpha: flo
             best = grid
             best_effective = max(effective, best_effective)  # (3)
             best_wasted = wasted  # overwritten, not minimised
+    return best
+
+
+def relaxed_many(widths: np.ndarray, heights: np.ndarray, spec: TilingSpec) -> np.ndarray:
+    """`relaxed` for many sizes, each step for all of them at once: cols and rows [2, N] of float64 [N] sides."""
+    tile, alpha = spec.tile_size, spec.alpha
+    best = np.empty((2, len(widths)))
+    best_effective = np.zeros(len(widths))
+    best_wasted = np.full(len(widths), np.inf)
+    for grid in descending_grids(spec):
+        effective = effective_resolutions(widths, heights, grid, tile, least=1)
+        wasted = grid.area * tile * tile - effective
+        gain = effective - best_effective
+        threshold = alpha * best_effective
+        taken = (-gain < threshold) & (wasted < best_wasted)  # (2)
+        taken |= gain > threshold  # (1)
+        best[0, taken], best[1, taken] = grid
+        best_wasted[taken] = wasted[taken]
+        np.maximum(best_effective, effective, out=best_effective, where=taken)  # (3)
     return best

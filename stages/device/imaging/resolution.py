@@ -1,6 +1,11 @@
-"""Effective resolution: what LLaVA-NeXT's rule and the relaxed one (eq. 1–3) measure a candidate by."""
+"""Effective resolution: what LLaVA-NeXT's rule and the relaxed one (eq. 1–3) measure a candidate by.
+
+Axes: N sizes.
+"""
 
 from __future__ import annotations
+
+import numpy as np
 
 from stages.device.imaging.geometry import Grid, Size
 
@@ -25,3 +30,17 @@ def effective_resolution(size: Size, grid: Grid, tile: int, least: int = 0) -> i
     scaled = (int(width * scale) or least) * (int(height * scale) or least)
     area = width * height
     return scaled if scaled < area else area
+
+
+def effective_resolutions(widths: np.ndarray, heights: np.ndarray, grid: Grid, tile: int, least: int = 0) -> np.ndarray:
+    """The same for many pictures: float64 [N] that hold whole numbers, from widths and heights float64 [N].
+
+    Whole numbers up to 2⁵³ are exact in float64, and the scalar form divides and multiplies in it too.
+    """
+    scale = np.minimum(grid.cols * tile / widths, grid.rows * tile / heights)
+    across, down = np.trunc(widths * scale), np.trunc(heights * scale)
+    if least:
+        np.maximum(across, least, out=across)
+        np.maximum(down, least, out=down)
+    across *= down
+    return np.minimum(across, widths * heights, out=across)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 from stages.artifacts.recipes import RecipeModel
-from stages.device.imaging.spec import PAPER_ALPHA, RuleName, TilingSpec
+from stages.device.imaging.spec import PAPER_ALPHA, CuttingRule, TilingSpec
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -35,7 +35,7 @@ class Trained(RecipeModel):
 class Tiling(RecipeModel):
     """How pictures are tiled in training; the checkpoint keeps it, so that it answers the way it was trained."""
 
-    rule: RuleName = Field(default="relaxed", description="the rule that chooses the grid")
+    rule: CuttingRule = Field(default="relaxed", description="the rule that chooses the grid")
     alpha: float = Field(default=PAPER_ALPHA, ge=0, lt=1, description="threshold of the relaxed rule")
     max_cols: int = Field(default=4, ge=1, le=64, description="most columns; 1 × 1 is no dynamic resolution")
     max_rows: int = Field(default=4, ge=1, le=64, description="most rows")

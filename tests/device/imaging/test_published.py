@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.device.imaging.candidates import box_grids, budget_grids, internvl_grids
+from stages.device.imaging.candidates import box_grids, budget_grids, grids_by_area
 from stages.device.imaging.geometry import Grid, Size
 from stages.device.imaging.presets import imaging_preset
 from stages.device.imaging.relaxed import choose_relaxed
@@ -123,7 +123,7 @@ def test_descending_order_matters_a_little_over_a_tile_edge() -> None:
 def test_candidate_orders() -> None:
     assert box_grids(2, 3) == (Grid(2, 3), Grid(2, 2), Grid(2, 1), Grid(1, 3), Grid(1, 2), Grid(1, 1))
     assert budget_grids(3) == (Grid(3, 1), Grid(2, 1), Grid(1, 3), Grid(1, 2), Grid(1, 1))
-    assert internvl_grids(4)[:4] == (Grid(1, 1), Grid(1, 2), Grid(2, 1), Grid(1, 3))
+    assert grids_by_area(4)[:4] == (Grid(1, 1), Grid(1, 2), Grid(2, 1), Grid(1, 3))
     assert len(box_grids(4, 4)) == 16
     assert len(budget_grids(9)) == 23
 
