@@ -53,6 +53,10 @@ class ImageError(BluelmError):
     """A picture that cannot be read, is broken, or is refused for safety."""
 
 
+class AudioError(BluelmError):
+    """A recording that cannot be read, or a microphone, loudspeaker or voice that cannot be used."""
+
+
 class RecipeError(BluelmError):
     """A recipe file or a `--set` that does not fit its configuration."""
 
