@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -262,6 +262,32 @@ class PictureInTable(_FromBytes):
         if data is None:
             raise _changed(path, self.name)
         return data
+
+
+@dataclass(frozen=True)
+class PictureBytes(_FromBytes):
+    """A picture whose bytes were read with its row.
+
+    Attributes:
+        root: the folder that its shard's name is relative to.
+        place: its name, as `PictureInTable` is named.
+        data: the encoded picture.
+    """
+
+    root: Path
+    place: str
+    data: bytes = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Where it was read."""
+        return self.place
+
+    def exists(self) -> bool:
+        return True
+
+    def read(self) -> bytes:
+        return self.data
 
 
 PictureInShard = PictureInTar | PictureInTable

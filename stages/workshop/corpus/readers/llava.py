@@ -48,10 +48,15 @@ class LlavaSource(RowSource):
                 yield BadRow(place, problems, row_name(item, number) if named else None)
                 continue
             turns = tuple(Turn(role, text) for role, text in found.turns)
-            pictures = tuple(self._picture(reference, shard) for reference in found.pictures)
+            pictures = tuple(self.picture(reference, shard) for reference in found.pictures)
             yield Row(found.name, turns, pictures, found.tasks, place)
 
-    def _picture(self, reference: PictureReference, shard: Path) -> Picture:
+    def picture(self, reference: PictureReference, shard: Path) -> Picture:
+        """The picture that a row of a shard refers to.
+
+        Raises:
+            DataError: it lies in a folder that the corpus does not know.
+        """
         number, name = split_root(reference if isinstance(reference, str) else reference["shard"])
         root = root_of(number, self.root, self.roots, shard)
         if isinstance(reference, str):

@@ -7,7 +7,7 @@ until they are asked for. A cell with a path and no bytes is a picture file besi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class TableSource(RowSource):
         find = FileFinder(self.root)
         number = 0
         try:
-            for batch in _batches(shard):
+            for batch in batches_of(shard, _columns):
                 texts = batch.select([name for name in batch.schema.names if name not in PICTURE_KEYS]).to_pylist()
                 for index, item in enumerate(texts):
                     place = Place(shard, number + index)
@@ -59,7 +59,7 @@ class TableSource(RowSource):
         return {
             column: [
                 self._cell(scalar, place, column, item)
-                for item, scalar in enumerate(_scalars(batch.column(column)[index]))
+                for item, scalar in enumerate(scalars_of(batch.column(column)[index]))
             ]
             for column in PICTURE_KEYS
             if column in batch.schema.names and batch.column(column)[index].is_valid
@@ -76,7 +76,7 @@ class TableSource(RowSource):
         return PictureInTable(folder, place.file.relative_to(folder).as_posix(), column, place.number, item)
 
 
-def _scalars(scalar: Any) -> list[Any]:
+def scalars_of(scalar: Any) -> list[Any]:
     """The pictures of a cell."""
     import pyarrow as pa
 
@@ -85,23 +85,32 @@ def _scalars(scalar: Any) -> list[Any]:
     return [scalar]
 
 
-def _batches(shard: Path) -> Iterator[Any]:
-    """Record batches of a few rows with the columns that rows have."""
+def batches_of(shard: Path, columns: Callable[[Path, Any], list[str]]) -> Iterator[Any]:
+    """Record batches of a few rows.
+
+    Args:
+        shard: a parquet or Arrow file.
+        columns: which of them, of a file with an Arrow schema; may refuse it.
+
+    Raises:
+        OSError, pyarrow.ArrowException: the file cannot be read.
+    """
     import pyarrow.parquet as pq
 
     if is_parquet(shard):
         with pq.ParquetFile(shard) as file:
-            columns = _columns(shard, file.schema_arrow.names)
+            wanted = columns(shard, file.schema_arrow)
             # One group after the other: over several, iter_batches reads ahead without a bound.
             for group in range(file.metadata.num_row_groups):
-                yield from file.iter_batches(_AT_ONCE, row_groups=[group], columns=columns)
+                yield from file.iter_batches(_AT_ONCE, row_groups=[group], columns=wanted)
     else:
         table = map_arrow(shard)
-        yield from table.select(_columns(shard, table.column_names)).to_batches(_AT_ONCE)
+        yield from table.select(columns(shard, table.schema)).to_batches(_AT_ONCE)
 
 
-def _columns(shard: Path, names: list[str]) -> list[str]:
+def _columns(shard: Path, schema: Any) -> list[str]:
     """Raises: DataError: no column holds text."""
+    names = schema.names
     if not set(names) & set(TEXT_KEYS):
         raise DataError(
             f"{shard} has the columns {', '.join(names)}.",

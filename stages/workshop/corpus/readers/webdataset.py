@@ -83,10 +83,45 @@ class WebDatasetSource(RowSource):
             end = tar.offset
         if sample is not None:
             yield sample
-        stream.seek(end)
-        mark = stream.read(tarfile.BLOCKSIZE)
-        if mark != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end mark" if not mark else "no header where one must be")
+        _check_end(stream, end)
+
+
+def picture_members(folder: Path, shard: Path) -> Iterator[Picture | Problem]:
+    """Every picture of a tar, whatever lies beside it, and what is wrong with members and with the tar.
+
+    Args:
+        folder: what the shard's name is relative to.
+        shard: the tar file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    name = shard.relative_to(folder).as_posix()
+    try:
+        with shard.open("rb") as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # type: ignore[attr-defined]
+                    key, suffix = _split(member.name)
+                    if not member.isdir() and key and suffix in PICTURE_SUFFIXES:
+                        place = member.name, member.offset_data, member.size
+                        yield _wrong(member) or PictureInTar(folder, name, *place)
+                end = tar.offset
+            _check_end(stream, end)
+    except (tarfile.TarError, EOFError) as error:
+        yield Problem("shard", f"the tar breaks off: {error}; what follows cannot be read")
+    except OSError as error:
+        raise DataError(
+            f"{shard} cannot be read: {error.strerror}.", "It is an input.", "Check its path and rights."
+        ) from error
+
+
+def _check_end(stream: BinaryIO, end: int) -> None:
+    """Raises: TarError: a tar ends without its mark."""
+    stream.seek(end)
+    mark = stream.read(tarfile.BLOCKSIZE)
+    if mark != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("no end mark" if not mark else "no header where one must be")
 
 
 def _split(name: str) -> tuple[str, str]:
