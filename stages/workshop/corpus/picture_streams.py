@@ -81,21 +81,21 @@ def _folder(path: Path) -> Path:
 
 
 def _kind(path: Path) -> str:
-    """A format of `detect`, or "pictures": also a folder that holds pictures beside JSON, as they always do."""
+    """A format of `detect`, or "pictures": also a folder that holds pictures beside rows of JSON."""
     if not path.is_dir():
         return detect(path) if path.suffix.lower() in (*_SHARDS, ".json", ".jsonl") else "pictures"
     if (path / MANIFEST_FILE).is_file():
         open_artifact(path, "corpus")
-    shards = any(_any_file(path, suffix) for suffix in _SHARDS)
+    pictures = any(_any_file(path, suffix) for suffix in PICTURE_SUFFIXES)
     try:
         kind = detect(path)
     except DataError:
-        if shards:
+        if any(_any_file(path, suffix) for suffix in _SHARDS):
             raise
         return "pictures"
-    if kind in ("parquet", "webdataset") and any(_any_file(path, suffix) for suffix in PICTURE_SUFFIXES):
+    if kind in ("parquet", "webdataset") and pictures:
         raise DataError(f"{path} holds shards and pictures.", "Which are meant is unclear.", "Name one of them.")
-    return "pictures" if kind in ("llava", "messages") else kind
+    return "pictures" if kind in ("llava", "messages") and pictures else kind
 
 
 def _any_file(folder: Path, suffix: str) -> bool:
