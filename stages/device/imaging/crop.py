@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from stages.device.imaging.geometry import Size
+from stages.device.imaging.loading import REDUCING_GAP, Reduced
 from stages.device.imaging.tiling import Tiling
 
 
@@ -28,47 +30,70 @@ def padding_colour(image_mean: Sequence[float]) -> Colour:
     return Colour(red, green, blue)
 
 
-def crop_tiles(image: Image.Image, tiling: Tiling, pad: Colour, resample: str = "bicubic") -> np.ndarray:
+def crop_tiles(
+    image: Image.Image, tiling: Tiling, pad: Colour, resample: str = "bicubic", *, exact: bool = False
+) -> np.ndarray:
+    """The tiles of a decoded picture: `cut_tiles`, for a picture in its full size."""
+    return cut_tiles(Reduced.whole(image), tiling, pad, resample, exact=exact)
+
+
+def cut_tiles(
+    picture: Reduced, tiling: Tiling, pad: Colour, resample: str = "bicubic", *, exact: bool = False
+) -> np.ndarray:
     """The thumbnail, where there is one, then the local tiles row by row.
 
     Args:
-        image: upright RGB, of the tiling's size.
+        picture: upright RGB or grey, of the tiling's size, or decoded smaller.
         tiling: the decision for that size.
         pad: colour of the canvas around the picture.
         resample: Pillow's name of the filter (bicubic, bilinear, lanczos, nearest).
+        exact: apply the filter to all pixels; otherwise much larger pictures are first averaged in whole pixels, to no
+            less than `REDUCING_GAP` times their place.
 
     Returns:
         uint8 [tiles, 3, S, S].
 
     Raises:
-        ValueError: the picture is not RGB of the tiling's size, or the filter is unknown.
+        ValueError: the picture is of another mode, or its size not the tiling's, or the filter is unknown.
     """
-    if image.mode != "RGB" or image.size != tiling.size:
-        raise ValueError(f"{image.mode} of {image.size} does not fit a tiling of RGB {tuple(tiling.size)}")
+    if picture.image.mode not in ("RGB", "L") or picture.size != tiling.size:
+        raise ValueError(f"{picture.image.mode} of {picture.size} does not fit a tiling of RGB {tuple(tiling.size)}")
     if resample.upper() not in Image.Resampling.__members__:
         raise ValueError(f"unknown filter {resample!r}")
-    method = Image.Resampling[resample.upper()]
+    method, gap = Image.Resampling[resample.upper()], None if exact else REDUCING_GAP
     side, (cols, rows) = tiling.tile_size, tiling.grid
     tiles = np.empty((tiling.tiles, 3, side, side), np.uint8)
-    local = draw_canvas(image, tiling, pad, method)  # [rows·S, cols·S, 3]
-    local = local.reshape(rows, side, cols, side, 3)  # [rows, S, cols, S, 3]
-    local = local.transpose(0, 2, 4, 1, 3)  # [rows, cols, 3, S, S]
-    tiles[-rows * cols :] = local.reshape(rows * cols, 3, side, side)  # [rows·cols, 3, S, S]
+    local = tiles[-rows * cols :].reshape(rows, cols, 3, side, side)
+    scaled = picture.image.resize(tiling.scaled, method, picture.box, gap)
+    for channel, band in enumerate(_bands(scaled)):
+        plane = _on_canvas(band, tiling, pad[channel])  # [rows·S, cols·S]
+        local[:, :, channel] = plane.reshape(rows, side, cols, side).transpose(0, 2, 1, 3)  # [rows, cols, S, S]
     if tiling.has_thumbnail:
-        tiles[0] = np.asarray(image.resize((side, side), method)).transpose(2, 0, 1)  # [3, S, S]
+        thumbnail = picture.image.resize((side, side), method, picture.box, gap)
+        for channel, band in enumerate(_bands(thumbnail)):
+            tiles[0, channel] = np.asarray(band)  # [S, S]
     return tiles
 
 
-def draw_canvas(image: Image.Image, tiling: Tiling, pad: Colour, method: Image.Resampling) -> np.ndarray:
-    """The picture scaled to its place on the canvas, the rest in the padding colour: uint8 [rows·S, cols·S, 3]."""
-    scaled = np.asarray(image.resize(tiling.scaled, method))
+def needed_sides(tiling: Tiling) -> Size:
+    """The largest sides that a picture is scaled to: on the canvas, or as the thumbnail."""
+    if not tiling.has_thumbnail:
+        return tiling.scaled
+    return Size(max(tiling.scaled.width, tiling.tile_size), max(tiling.scaled.height, tiling.tile_size))
+
+
+def _bands(image: Image.Image) -> Sequence[Image.Image]:
+    """Red, green and blue; grey is all three."""
+    return image.split() if image.mode == "RGB" else (image,) * 3
+
+
+def _on_canvas(band: Image.Image, tiling: Tiling, pad: int) -> np.ndarray:
+    """One channel of the scaled picture in its place, the rest in the padding: uint8 [rows·S, cols·S]."""
     if tiling.scaled == tiling.canvas:
-        return scaled
-    canvas = np.empty((tiling.canvas.height, tiling.canvas.width, 3), np.uint8)
-    canvas[:] = pad
-    place = tiling.picture
-    canvas[place.top : place.bottom, place.left : place.right] = scaled
-    return canvas
+        return np.asarray(band)
+    canvas = Image.new("L", tiling.canvas, pad)
+    canvas.paste(band, (tiling.picture.left, tiling.picture.top))
+    return np.asarray(canvas)
 
 
 def normalize(tiles: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -42,13 +42,22 @@ class Decision:
             ImageError: it is broken, or has another size than when it was decided about.
         """
         image = load_image(self.picture.path)
-        if image.size != self.size:
+        self.tiling_of(Size(*image.size))
+        return image
+
+    def tiling_of(self, size: Size) -> Tiling:
+        """The decision of the chosen rule, for a picture that is still of this size.
+
+        Raises:
+            ImageError: it is not.
+        """
+        if size != self.size:
             raise ImageError(
-                f"{self.picture.path} is {image.width}×{image.height}, not {self.size.width}×{self.size.height}.",
+                f"{self.picture.path} is {size.width}×{size.height}, not {self.size.width}×{self.size.height}.",
                 "It changed while it was being tiled.",
                 "Run the command again.",
             )
-        return image
+        return self.tiling
 
     def drawn(self, previews: Mapping[RuleName, Path]) -> Decision:
         """The same with the drawings that were made of it."""

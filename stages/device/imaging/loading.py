@@ -6,11 +6,13 @@ Every function opens the file once and leaves no global state of Pillow changed.
 from __future__ import annotations
 
 import io
+import math
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,10 @@ from stages.device.imaging.png_chunks import metadata_follows_pixels
 # As 24-bit RGB a quarter of a GiB; also the size at which Pillow begins to warn.
 MAX_PIXELS = 1024**3 // 4 // 3
 
+# A picture is decoded or averaged down to no less than this many times the sides it is scaled to afterwards. At 1.5 the
+# worst of 120 real photos, screens and pages differs from plain scaling by 1.5/255 on average, at 1.0 by 8/255.
+REDUCING_GAP = 1.5
+
 # EXIF orientation -> how to turn the stored pixels upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,12 +41,63 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
+# Which of them bring the stored right edge to the left, and the stored lower edge (or what takes its place) to the top.
+_TURNS_LEFT, _TURNS_TOP = (2, 3, 6, 7), (3, 4, 7, 8)
 _TURNED_BY_PILLOW = ("TIFF",)
 # EPS is a program that Ghostscript would run; a WMF is drawn by Windows.
 _REFUSED_FORMATS = ("EPS", "WMF")
 _READABLE = "PNG, JPEG, WebP, GIF, TIFF, BMP or AVIF"
 # `warnings.catch_warnings` swaps global state: only one thread at a time may do so.
 _WARNINGS = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A decoded picture, perhaps smaller than it is.
+
+    Attributes:
+        image: upright, RGB or L.
+        size: the picture's full upright size.
+        box: left, top, right and bottom of what shows the picture in `image`; a half pixel of an edge may be no part.
+    """
+
+    image: Image.Image
+    size: Size
+    box: tuple[float, float, float, float]
+
+    @classmethod
+    def whole(cls, image: Image.Image) -> Reduced:
+        """A picture in its full size."""
+        return cls(image, Size(*image.size), (0, 0, *image.size))
+
+
+def load_reduced(source: Path | bytes, name: str, needed: Callable[[Size], Size | None]) -> Reduced:
+    """Reads a picture that will be scaled down: a JPEG is decoded at a half, quarter or eighth where that is enough.
+
+    Grey stays grey: scaling one channel gives the same as scaling three equal ones.
+
+    Args:
+        source: the file, or its bytes.
+        name: stands for it in errors.
+        needed: from the full upright size to the largest sides it will be scaled to; None for all its pixels.
+
+    Raises:
+        ImageError: as `load_image`; what `needed` raises.
+    """
+    with _opened(_regular_file(source) if isinstance(source, Path) else io.BytesIO(source), name) as image:
+        size, orientation = _upright_size(image), _orientation(image)
+        sides = needed(size)
+        drafted = None
+        if sides is not None:
+            least = sides[::-1] if orientation in _SWAPS_SIDES else sides
+            drafted = image.draft(None, (math.ceil(least[0] * REDUCING_GAP), math.ceil(least[1] * REDUCING_GAP)))
+        upright = _decode(image, keep_grey=True)
+        if drafted is None:
+            return Reduced(upright, size, (0, 0, *upright.size))
+        across, down = drafted[1][2:] if orientation not in _SWAPS_SIDES else drafted[1][:1:-1]
+        left = upright.width - across if orientation in _TURNS_LEFT else 0
+        top = upright.height - down if orientation in _TURNS_TOP else 0
+        return Reduced(upright, size, (left, top, left + across, top + down))
 
 
 def load_image(path: Path) -> Image.Image:
@@ -232,7 +289,7 @@ def _check(image: Image.Image) -> Size:
     return size
 
 
-def _decode(image: Image.Image) -> Image.Image:
+def _decode(image: Image.Image, keep_grey: bool = False) -> Image.Image:
     deep_colour = image.format == "PNG" and "16B" in str(getattr(image, "tile", ""))
     image.load()
     transparent = image.info.get("transparency")
@@ -240,7 +297,7 @@ def _decode(image: Image.Image) -> Image.Image:
         # Pillow keeps the high bytes of 16-bit colours, but the transparent colour as 16-bit values.
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
     turn = _UPRIGHT.get(_orientation(image))
-    picture = to_rgb(image)
+    picture = image if keep_grey and image.mode == "L" and not image.has_transparency_data else to_rgb(image)
     return picture.transpose(turn) if turn is not None else picture
 
 

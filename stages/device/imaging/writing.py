@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from stages.artifacts.events import Progress
-from stages.device.imaging.crop import Colour, crop_tiles
+from stages.device.imaging.crop import Colour
+from stages.device.imaging.cutting import cut_picture
 from stages.device.imaging.decisions import Decision
 from stages.device.imaging.preview import draw_preview
 from stages.device.imaging.preview_folder import prepare_preview_folder, preview_path, preview_stems, put_preview
@@ -56,11 +57,11 @@ def write_tiles(
 
     def cut(job: tuple[Decision, str]) -> np.ndarray:
         decision, stem = job
-        image = decision.load()
         if preview:
-            drawing = draw_preview(image, decision.tiling, decision.picture.path.name)
+            drawing = draw_preview(decision.load(), decision.tiling, decision.picture.path.name)
             put_preview(drawing, preview_path(previews, stem, decision.chosen))
-        return crop_tiles(image, decision.tiling, cutting.padding, cutting.resample)
+        path = decision.picture.path
+        return cut_picture(path, str(path), decision.tiling_of, cutting.padding, cutting.resample).tiles
 
     count = sum(decision.tiling.tiles for decision in decisions)
     with (folder / TILES_FILE).open("wb") as stream:

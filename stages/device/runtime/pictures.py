@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -12,21 +11,12 @@ from numpy.typing import NDArray
 from stages.artifacts.errors import ArtifactError, ImageError
 from stages.device.contract.device_config import DeviceConfig
 from stages.device.contract.feature_files import FeatureIndex, read_features, read_index
-from stages.device.imaging.crop import crop_tiles, padding_colour
-from stages.device.imaging.geometry import Size
-from stages.device.imaging.loading import load_image_bytes
+from stages.device.imaging.crop import padding_colour
+from stages.device.imaging.cutting import CutPicture, cut_picture
 from stages.device.imaging.tiling import Tiling, plan_tiling
 from stages.device.runtime.album import PictureFeatures
-from stages.device.runtime.encoder import ImageEncoder, Tiles
+from stages.device.runtime.encoder import ImageEncoder
 from stages.device.runtime.timeline import Timeline
-
-
-@dataclass(frozen=True)
-class TiledPicture:
-    """A picture cut for one model."""
-
-    tiling: Tiling
-    tiles: Tiles
 
 
 class FeatureStore(Protocol):
@@ -66,7 +56,7 @@ class StoredFeatures:
         """
         if digest not in self._entries:
             return None
-        return read_features(self.folder, "features", digest)
+        return read_features(self.folder, digest)
 
 
 class PictureReader:
@@ -147,13 +137,11 @@ def picture_bytes(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error.strerror}.", "It is an input.", "Check its rights.") from error
 
 
-def tile_picture(data: bytes, name: str, config: DeviceConfig) -> TiledPicture:
+def tile_picture(data: bytes, name: str, config: DeviceConfig) -> CutPicture:
     """Cuts a picture as this model wants it.
 
     Raises:
         ImageError: the bytes are no picture, or a broken one; `name` stands for it in the message.
     """
-    image = load_image_bytes(data, name)
-    tiling = plan_tiling(Size(*image.size), config.tiling)
-    tiles = crop_tiles(image, tiling, padding_colour(config.vision.image_mean), config.vision.resample)
-    return TiledPicture(tiling, tiles)
+    pad = padding_colour(config.vision.image_mean)
+    return cut_picture(data, name, lambda size: plan_tiling(size, config.tiling), pad, config.vision.resample)

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import torch
 
 from stages.artifacts.errors import ArtifactError
-from stages.device.imaging.crop import crop_tiles, padding_colour
+from stages.device.imaging.crop import padding_colour
+from stages.device.imaging.cutting import cut_picture
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.spec import TilingSpec
 from stages.device.imaging.tiles_file import TENSOR, TILES_FILE, TiledImage, read_tiles_index
@@ -49,7 +50,7 @@ class TileSource(Protocol):
         """Whether its tiles are at hand, so that loading them costs nothing."""
 
     def tiles_of(self, tiled: Tiled) -> torch.Tensor:
-        """Its tiles, uint8 [tiles, 3, S, S]."""
+        """Its tiles, uint8 [tiles, 3, S, S]; or what a tower made of them, float16 [tiles, P, C] (see features.py)."""
 
 
 def plan_tiled(size: Size, spec: TilingSpec, most: int | None) -> Tiling:
@@ -103,9 +104,11 @@ class CutTiles:
         kept = self._kept.get(tiled)
         if kept is not None:
             return kept
-        image = tiled.picture.load()
-        tiling = plan_tiled(Size(*image.size), self._spec, tiled.most)
-        tiles = torch.from_numpy(crop_tiles(image, tiling, self._pad, self._resample))  # [tiles, 3, S, S]
+        picture, most = tiled.picture, tiled.most
+        name = str(picture.root / picture.name)
+        plan = functools.partial(plan_tiled, spec=self._spec, most=most)
+        cut = cut_picture(picture.read(), name, plan, self._pad, self._resample)
+        tiles = torch.from_numpy(cut.tiles)  # [tiles, 3, S, S]
         with self._lock:
             if tiled not in self._kept and tiles.nbytes <= self._left:
                 self._left -= tiles.nbytes
