@@ -214,7 +214,7 @@ def test_preview_without_out(bluelm: Run, figure: Path, tmp_path: Path, monkeypa
     assert Path(done.json()["images"][0]["rules"]["relaxed"]["preview"]) == Path("tile-preview/figure.relaxed.png")
     assert (tmp_path / "tile-preview" / "figure.relaxed.png").is_file()
     assert bluelm("tile", figure, "--preview-to", "elsewhere", "--compare").code == 0
-    assert len(list((tmp_path / "elsewhere").iterdir())) == 3
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 5
 
 
 def test_broken_pictures_exit_2_without_a_traceback(bluelm: Run, data_dir: Path) -> None:

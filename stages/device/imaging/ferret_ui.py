@@ -1,13 +1,15 @@
 """Ferret-UI 2's adaptive N-gridding (arXiv 2410.18967, Algorithm 1): least change of shape and of pixels together.
 
-Certain, from the paper's own description: all grids N_w × N_h within a size limit N are tried, and the one with the
-smallest product of two changes, of the aspect ratio and of the number of pixels, is taken; the picture is resized to
-its canvas. There is no public code, and the algorithm's text was not at hand, so three things are our reading:
+Certain: all grids N_w × N_h within a size limit N are tried, and the one with the smallest product of two changes, of
+the aspect ratio and of the number of pixels, is taken. There is no public code, and the algorithm's own text was not at
+hand, so four things are our reading:
 
 - N bounds the number of tiles, N_w · N_h ≤ N;
 - both changes are factors of at least 1 (twice as wide and half as wide are both a change of 2): differences would be
   0 for any grid of the picture's very aspect, and the product would forget its pixels;
-- among equals the one with fewer columns, then fewer rows, stays.
+- among equals the one with the fewest tiles stays. Equals are common: where a picture is smaller than the canvas and
+  wider than it, one more column costs in pixels exactly what it gains in shape;
+- the picture is stretched to the canvas, as the change of its aspect says.
 
 Axes: N sizes.
 """
@@ -16,9 +18,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.device.imaging.candidates import budget_grids
+from stages.device.imaging.candidates import grids_by_area
 from stages.device.imaging.geometry import Grid, Size
 from stages.device.imaging.spec import TilingSpec
+
+# Equal changes differ by rounding, which must not choose.
+_CLEARLY = 1 + 1e-9
 
 
 def ferret_ui(size: Size, spec: TilingSpec) -> Grid:
@@ -26,10 +31,10 @@ def ferret_ui(size: Size, spec: TilingSpec) -> Grid:
     ratio, area = size.width / size.height, float(size.width) * size.height
     best = Grid(1, 1)
     least = float("inf")
-    for grid in reversed(budget_grids(spec.tile_budget)):
+    for grid in grids_by_area(spec.tile_budget):
         aspect, canvas = grid.cols / grid.rows, grid.canvas(spec.tile_size).area
         change = max(aspect / ratio, ratio / aspect) * max(canvas / area, area / canvas)
-        if change < least:
+        if change * _CLEARLY < least:
             best, least = grid, change
     return best
 
@@ -39,10 +44,10 @@ def ferret_ui_many(widths: np.ndarray, heights: np.ndarray, spec: TilingSpec) ->
     ratios, areas = widths / heights, widths * heights
     best = np.ones((2, len(widths)))
     least = np.full(len(widths), np.inf)
-    for grid in reversed(budget_grids(spec.tile_budget)):
+    for grid in grids_by_area(spec.tile_budget):
         aspect, canvas = grid.cols / grid.rows, grid.canvas(spec.tile_size).area
         change = np.maximum(aspect / ratios, ratios / aspect) * np.maximum(canvas / areas, areas / canvas)
-        taken = change < least
+        taken = change * _CLEARLY < least
         best[0, taken], best[1, taken] = grid
-        np.minimum(least, change, out=least)
+        least[taken] = change[taken]
     return best

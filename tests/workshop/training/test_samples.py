@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stages.device.imaging.geometry import Size
+from stages.device.imaging.rules import RULES
 from stages.device.imaging.spec import TilingSpec
 from stages.workshop.corpus.picture import PictureFile
 from stages.workshop.corpus.row import Place, Row, Turn
@@ -162,7 +163,7 @@ def test_shrinking_takes_the_fewest_tiles_away_and_leaves_the_text_alone(process
     assert build(processor, row, text + 3 * PER_TILE - 1, "shrink_tiling")[0] is None
 
 
-@pytest.mark.parametrize("rule", ["relaxed", "llava-next", "internvl-1.5"])
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", [Size(1600, 1600), Size(1080, 2400), Size(3000, 400), Size(30, 20)])
 @pytest.mark.parametrize("box", [{"max_cols": 4, "max_rows": 4}, {"max_cols": 2, "max_rows": 3}, {"max_tiles": 12}])
 def test_coarser_grids_lead_to_one_tile_and_stay_in_the_box(rule: str, size: Size, box: dict[str, int]) -> None:
