@@ -12,66 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts.errors import BluelmError, raise_all
+from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Finished, Notice
 from stages.artifacts.folder import open_artifact
-from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.loading import check_image, read_size
 from stages.device.imaging.reading import completed, make_all
+from stages.device.runtime.chat_config import ChatConfig, chat_options
 from stages.device.runtime.conversation import Conversation, Turn
-from stages.device.runtime.decoder import DEFAULT_CHUNK
-from stages.device.runtime.encoder import DEFAULT_BATCH
-from stages.device.runtime.engine import Answer, AnswerOptions, Engine, EngineOptions
+from stages.device.runtime.engine import Answer, Engine
 from stages.device.runtime.generator import Token
 from stages.device.runtime.pictures import StoredFeatures
-from stages.device.runtime.sampling import SamplingSpec
-
-
-class ChatConfig(RecipeModel):
-    """How to answer and how to run the model.
-
-    Attributes:
-        max_tokens: most tokens of an answer.
-        temperature: 0 takes the likeliest token always.
-        top_k: draw only among this many of the likeliest; 0 for all.
-        top_p: draw only among the likeliest that make up this mass.
-        seed: of the draws.
-        chunk: positions per prefill run (the paper, Fig. 8: 128).
-        batch: tiles per batch.
-        pipeline: overlap patch embedding with the ViT blocks.
-        threads: CPU threads; None takes every core.
-        keep_vision: hold the vision graphs in memory between pictures.
-        cache: keep the prepacked weights of a large model on disk, so that it loads faster the next time.
-    """
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    chunk: int = DEFAULT_CHUNK
-    batch: int = DEFAULT_BATCH
-    pipeline: bool = True
-    threads: int | None = None
-    keep_vision: bool = False
-    cache: bool = True
-
-    def answering(self) -> AnswerOptions:
-        """Raises UsageError for values out of range."""
-        sampling = SamplingSpec(self.temperature, self.top_k, self.top_p, self.seed)
-        return AnswerOptions(self.max_tokens, sampling)
-
-    def running(self, load_vision: bool) -> EngineOptions:
-        """Raises UsageError for values out of range."""
-        return EngineOptions(
-            threads=self.threads,
-            chunk=self.chunk,
-            batch=self.batch,
-            pipeline=self.pipeline,
-            keep_vision=self.keep_vision,
-            load_vision=load_vision,
-            cache=self.cache,
-        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +69,7 @@ def conversation(
     Raises:
         BluelmError: a model, artifact or value that cannot be used; all bad values together.
     """
-    answering, running = _options(config, load_vision)
+    answering, running = chat_options(config, load_vision)
     artifact = open_artifact(model, "onnx")
     stored = None
     if features is not None:
@@ -183,15 +133,3 @@ def _cut_short(answer: Answer, config: ChatConfig) -> str:
     if answer.reason == "max_tokens":
         return f"The answer was cut after {config.max_tokens} tokens (--max-tokens)."
     return "The answer was cut: the model's context is full."
-
-
-def _options(config: ChatConfig, load_vision: bool) -> tuple[AnswerOptions, EngineOptions]:
-    problems: list[BluelmError] = []
-    made: list[Any] = []
-    for make in (config.answering, lambda: config.running(load_vision)):
-        try:
-            made.append(make())
-        except BluelmError as problem:
-            problems.append(problem)
-    raise_all(problems)
-    return made[0], made[1]

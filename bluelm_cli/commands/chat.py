@@ -1,10 +1,10 @@
-"""`bluelm chat`: one question with `--prompt`, a conversation without."""
+"""`bluelm chat`: one question with `--prompt`, a server with `--serve`, a conversation without."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from stages.artifacts.errors import UsageError
 
 if TYPE_CHECKING:
     from stages.chat import ChatConfig, ChatResult
+    from stages.chat_serve import ServeResult
 
 
 def chat(
@@ -44,6 +45,20 @@ def chat(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Keep no prepared weights of a large model on disk ($BLUELM_CACHE).")
     ] = False,
+    serve: Annotated[
+        str | None,
+        typer.Option("--serve", metavar="[HOST:]PORT", help="Answer programs: an OpenAI-compatible API at this port."),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option("--api-key-env", metavar="NAME", help="--serve: requests must carry the key in this variable."),
+    ] = None,
+    allow_files: Annotated[
+        Path | None, typer.Option("--allow-files", metavar="DIR", help="--serve: requests may name pictures in here.")
+    ] = None,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="--serve: fetch pictures that requests name, from public machines.")
+    ] = False,
     recipe: Recipe = None,
     sets: Set = None,
     threads: Threads = None,
@@ -54,6 +69,8 @@ def chat(
     Example: bluelm chat --image photo.png --prompt "What is this?"
 
     Example: bluelm chat build/onnx --image photo.png
+
+    Example: bluelm chat build/onnx --serve 8000
     """
     from stages.artifacts.recipes import load_config
     from stages.chat import ChatConfig
@@ -71,6 +88,20 @@ def chat(
         "keep_vision": keep_vision or None,
         "cache": False if no_cache else None,
     }
+    serving = {"api_key_env": api_key_env, "allow_files": allow_files, "allow_urls": allow_urls or None}
+    if serve is not None:
+        if prompt is not None or images:
+            raise UsageError(
+                "--serve with --prompt or --image.", "A server answers what it is sent.", "Leave one of them out."
+            )
+        served = _serve(flags | serving, recipe, sets or [], model_or_shipped(model), serve, features)
+        if as_json:
+            console.emit_json(served.as_dict())
+        return
+    if any(value is not None for value in serving.values()):
+        raise UsageError(
+            "--api-key-env, --allow-files and --allow-urls need --serve.", "They are a server's.", "Add --serve PORT."
+        )
     config = load_config(ChatConfig, recipe=recipe, sets=sets or [], flags=flags)
     folder = model_or_shipped(model)
     if prompt is not None:
@@ -107,6 +138,22 @@ def _ask(
             notices.append(event)
         elif not quiet:
             console.emit_text(printable(event.text), end="")
+    raise RuntimeError("the stage ended without a Finished event")
+
+
+def _serve(
+    flags: dict[str, Any], recipe: str | None, sets: list[str], model: Path, address: str, features: Path | None
+) -> ServeResult:
+    """Serves until it is stopped, and says what was done."""
+    from stages import chat_serve as stage
+    from stages.artifacts.events import Finished
+    from stages.artifacts.recipes import load_config
+
+    config = load_config(stage.ServeConfig, recipe=recipe, sets=sets, flags=flags)
+    for event in stage.run(config, model, address, features):
+        if isinstance(event, Finished):
+            return event.result
+        console.note(event.text, event.level == "warning")
     raise RuntimeError("the stage ended without a Finished event")
 
 

@@ -1,0 +1,41 @@
+"""Features of pictures that were asked about before, by digest, bounded in bytes: the longest unused go first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from stages.device.runtime.album import PictureFeatures
+
+
+class FeatureCache:
+    """Keeps features; used by one thread.
+
+    Args:
+        limit: most bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, PictureFeatures] = OrderedDict()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, digest: str) -> PictureFeatures | None:
+        """What is kept of the picture with this digest."""
+        found = self._kept.get(digest)
+        if found is not None:
+            self._kept.move_to_end(digest)
+        return found
+
+    def put(self, picture: PictureFeatures) -> None:
+        """Keeps a picture's features, unless they alone are too large."""
+        size = picture.features.nbytes
+        if size > self._limit or picture.digest in self._kept:
+            return
+        self._kept[picture.digest] = picture
+        self.nbytes += size
+        while self.nbytes > self._limit:
+            _, dropped = self._kept.popitem(last=False)
+            self.nbytes -= dropped.features.nbytes
