@@ -19,6 +19,7 @@ CONTRACT = ("stages.device.contract", *IMAGING)
 PROMPT = ("stages.device.prompt", *CONTRACT)
 DEVICE_PUBLIC = PROMPT
 RUNTIME = ("stages.device.runtime", *DEVICE_PUBLIC)
+SERVE = ("stages.device.serve", *RUNTIME)
 MODEL = ("stages.workshop.model", *DEVICE_PUBLIC)
 CORPUS = ("stages.workshop.corpus", *MODEL)
 QUANT = ("stages.workshop.quant", *CORPUS)
@@ -30,6 +31,7 @@ DIRECTIONS = {
     "stages.device.prompt": PROMPT,
     "stages.device.contract": CONTRACT,
     "stages.device.runtime": RUNTIME,
+    "stages.device.serve": SERVE,
     "stages.workshop.model": MODEL,
     "stages.workshop.corpus": CORPUS,
     "stages.workshop.quant": QUANT,
