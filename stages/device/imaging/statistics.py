@@ -107,8 +107,12 @@ class RuleStatistics:
         self.worst = sorted(kept.values(), key=lambda case: (-case.enlargement, case.picture.size))[: self._most_worst]
 
     def as_dict(self) -> dict[str, Any]:
-        """tiles, tokens, mean_tiles, mean_tokens, mean_enlargement, mean_kept, histogram, grids, worst."""
+        """tiles, tokens, their means, mean_enlargement, mean_kept, enlargement_histogram, grids, worst.
+
+        `cuts_our_tiles` is false for schemes that are only counted.
+        """
         return {
+            "cuts_our_tiles": self._cutting is not None,
             "tiles": self.tiles,
             "tokens": self.tokens,
             "mean_tiles": self.tiles / self.images,

@@ -11,7 +11,7 @@ from stages.device.imaging.spec import TilingSpec
 from stages.device.imaging.statistics import REFERENCE, RuleStatistics
 
 # The paper's 0.1 among them, denser where tokens still change.
-USUAL_ALPHAS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8)
+USUAL_ALPHAS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 class AlphaSweep:
