@@ -1,8 +1,10 @@
 """`bluelm encode`: pictures to the features that a model reads in their place, ahead of time.
 
 Tiles go through the exported vision graphs in batches, patch embedding overlapped with the ViT blocks (Sec. 3.2). Every
-picture is encoded once, whatever it is called, and kept by the digest of its bytes; `chat --features` and training
-reuse it. A run that was stopped continues where it was.
+picture is encoded once, whatever it is called, and kept by the digest of its bytes; `chat --features` reuses it. A run
+that was stopped continues where it was.
+
+`encode_corpus` does it before the connector: the pictures of a whole corpus become shards, for `pretrain --features`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ from stages.artifacts.manifest import parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.device.contract.device_config import DeviceConfig, read_device_config
 from stages.device.contract.feature_files import (
-    DTYPES,
-    KEYS,
+    DTYPE,
+    KEY,
+    KIND,
     FeatureEntry,
     FeatureIndex,
-    FeatureKind,
     feature_file,
     write_features,
 )
@@ -48,20 +50,13 @@ class EncodeConfig(RecipeModel):
 
     Attributes:
         batch: tiles per batch (fastest: 1 on a CPU, 4 on the paper's phone, Fig. 7), unless the model has a fixed one.
-        before_connector: keep the ViT's own features, float16, instead of what the decoder reads.
         pipeline: overlap patch embedding with the ViT blocks; changes no value.
         threads: of the ViT blocks, all cores when None; changes no value.
     """
 
     batch: int = Field(default=DEFAULT_BATCH, ge=1)
-    before_connector: bool = False
     pipeline: bool = True
     threads: int | None = Field(default=None, ge=1)
-
-    @property
-    def kind(self) -> FeatureKind:
-        """The kind of artifact it makes."""
-        return "vit-features" if self.before_connector else "features"
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,6 @@ class EncodeResult:
 
     Attributes:
         out: the artifact.
-        kind: `features` or `vit-features`.
         model: the exported model.
         images: one for each different picture.
         batch: tiles per batch.
@@ -116,7 +110,6 @@ class EncodeResult:
     """
 
     out: Path | None
-    kind: FeatureKind
     model: Path
     images: tuple[EncodedImage, ...]
     batch: int
@@ -149,7 +142,7 @@ class EncodeResult:
         """For JSON."""
         return {
             "out": str(self.out) if self.out is not None else None,
-            "kind": self.kind,
+            "kind": KIND,
             "model": str(self.model),
             "images": [image.as_dict() for image in self.images],
             "tiles": self.tiles,
@@ -173,14 +166,14 @@ def plan(config: EncodeConfig, model: Path, inputs: Sequence[Path], out: Path | 
     device = read_device_config(open_artifact(model, "onnx").path)
     pictures = list_pictures(inputs)
     sizes = completed(make_all("reading", lambda picture: read_size(picture.path), pictures, config.threads))
-    images = [_image(picture, size, None, config, device) for picture, size in zip(pictures, sizes, strict=True)]
-    return EncodeResult(out, config.kind, model, tuple(images), device.vision.max_batch or config.batch)
+    images = [_image(picture, size, None, device) for picture, size in zip(pictures, sizes, strict=True)]
+    return EncodeResult(out, model, tuple(images), device.vision.max_batch or config.batch)
 
 
 def run(
     config: EncodeConfig, model: Path, inputs: Sequence[Path], out: Path, force: bool = False
 ) -> Events[EncodeResult]:
-    """Encodes pictures into a `features` or `vit-features` artifact.
+    """Encodes pictures into a `features` artifact.
 
     Args:
         config: how.
@@ -197,18 +190,19 @@ def run(
     scanned = yield from _scan(list_pictures(inputs), config.threads)
     digests = {picture.path: digest for picture, _, digest in scanned}
     spec = ArtifactSpec(
-        config.kind,
+        KIND,
         "encode",
-        config.model_dump(mode="json", include={"batch", "before_connector"}),
+        # What else an older version could make under this name.
+        {"batch": config.batch, "before_connector": False},
         parents=(parent_of(model), *(parent_of_pictures(path, digests) for path in inputs)),
     )
     names: dict[str, list[str]] = {}
     first: dict[str, EncodedImage] = {}
     for picture, size, digest in scanned:
         names.setdefault(digest, []).append(picture.name)
-        first.setdefault(digest, _image(picture, size, digest, config, device))
+        first.setdefault(digest, _image(picture, size, digest, device))
     images = tuple(first.values())
-    result = EncodeResult(out, config.kind, model, images, device.vision.max_batch or config.batch)
+    result = EncodeResult(out, model, images, device.vision.max_batch or config.batch)
     if up_to_date(out, spec, force=force) is not None:
         yield Notice(f"{out} is up to date")
         yield Finished(result)
@@ -216,7 +210,7 @@ def run(
     with create(out, spec, force=force, resumable=True) as draft:
         result = yield from _encode(draft, result, device, config)
         entries = tuple(FeatureEntry.of(tuple(names[digest]), digest, first[digest].tiling) for digest in first)
-        FeatureIndex(kind=config.kind, model=artifact.digest, images=entries).write(draft.path)
+        FeatureIndex(model=artifact.digest, images=entries).write(draft.path)
         draft.metrics.update(pictures=len(images), tiles=result.tiles, tokens=result.tokens, bytes=result.bytes)
         draft.run.update(encode_s=result.seconds, load_s=result.load_s, hidden_s=hidden_seconds(result.timeline))
     yield Finished(result)
@@ -236,10 +230,9 @@ def _encode(draft: Draft, result: EncodeResult, device: DeviceConfig, config: En
     load_s = encoder.load_s
     timeline, started = Timeline(), time.perf_counter()
     encoded, last, tiles = {}, started, 0
-    for image, values in zip(to_do, encoder.encode(_tiles(to_do, device), KEYS[config.kind], timeline), strict=True):
+    for image, values in zip(to_do, encoder.encode(_tiles(to_do, device), KEY, timeline), strict=True):
         rows = values.values
-        shaped = rows if config.before_connector else rows.reshape(-1, rows.shape[-1])  # [tiles·t, H]
-        write_features(draft.path, config.kind, str(image.sha256), shaped)
+        write_features(draft.path, str(image.sha256), rows.reshape(-1, rows.shape[-1]))  # [tiles·t, H]
         now = time.perf_counter()
         encoded[image.sha256] = replace(image, seconds=now - last, batches=values.batches)
         last, tiles = now, tiles + image.tiling.tiles
@@ -273,12 +266,6 @@ def _scan(pictures: Sequence[Picture], threads: int | None) -> Steps[list[tuple[
     return (yield from make_all("checking", scan, pictures, threads))
 
 
-def _image(
-    picture: Picture, size: Size, digest: str | None, config: EncodeConfig, device: DeviceConfig
-) -> EncodedImage:
-    tiling, vision = plan_tiling(size, device.tiling), device.vision
-    if config.before_connector:
-        values = tiling.tiles * vision.patches_per_tile * vision.vision_width
-    else:
-        values = tiling.tokens * device.decoder.hidden_size
-    return EncodedImage(picture, tiling, values * DTYPES[config.kind].itemsize, digest)
+def _image(picture: Picture, size: Size, digest: str | None, device: DeviceConfig) -> EncodedImage:
+    tiling = plan_tiling(size, device.tiling)
+    return EncodedImage(picture, tiling, tiling.tokens * device.decoder.hidden_size * DTYPE.itemsize, digest)

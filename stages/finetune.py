@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events
 from stages.workshop.training.machine import Machine
 from stages.workshop.training.measuring import Measured, measure_stage
@@ -46,8 +47,19 @@ def inputs(
     images: Path | None = None,
     data_format: str | None = None,
     heldout: Path | None = None,
+    features: Path | None = None,
 ) -> StageInputs:
-    """The stage's inputs."""
+    """The stage's inputs.
+
+    Raises:
+        UsageError: features, which only a tower that does not learn can have.
+    """
+    if features is not None:
+        raise UsageError(
+            f"--features {features}: finetune reads pictures.",
+            "Stage 2 trains the tower (Table 8): what it makes of a picture changes with every step.",
+            "Leave --features away; pretrain reads them.",
+        )
     source = FromCheckpoint(checkpoint)
     return StageInputs(
         "finetune", source, data, tiles, machine or Machine(), heldout=heldout, images=images, data_format=data_format

@@ -53,15 +53,28 @@ def inputs(
     images: Path | None = None,
     data_format: str | None = None,
     heldout: Path | None = None,
+    features: Path | None = None,
 ) -> StageInputs:
     """The stage's inputs: a checkpoint, or a tower and a language model (folders or hub names), or the recipe's preset.
 
     Raises:
-        UsageError: none of them, or a mixture.
+        UsageError: none of them, or a mixture; tiles and features both.
     """
     source = _source(config, checkpoint, vision, llm)
+    if tiles is not None and features is not None:
+        raise UsageError(
+            "--tiles and --features were both given.", "Features are what tiles become.", "Give one of them."
+        )
     return StageInputs(
-        "pretrain", source, data, tiles, machine or Machine(), heldout=heldout, images=images, data_format=data_format
+        "pretrain",
+        source,
+        data,
+        tiles,
+        machine or Machine(),
+        heldout=heldout,
+        images=images,
+        data_format=data_format,
+        features=features,
     )
 
 

@@ -31,6 +31,10 @@ def finetune(
     data: Annotated[Path, typer.Option("--data", help="What to learn from: a corpus, or any data that is read.")],
     out: Out = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option("--features", hidden=True, help="Refused: the tower learns."),
+    ] = None,
     images: Images = None,
     data_format: DataFormat = None,
     eval_data: EvalData = None,
@@ -71,6 +75,7 @@ def finetune(
         images=images,
         data_format=data_format,
         heldout=eval_data,
+        features=features,
     )
     if dry_run or measure:
         plan = stage.plan(config, inputs).as_dict()

@@ -40,6 +40,12 @@ def pretrain(
         typer.Option("--llm", help="And from this language model: a folder or ORG/NAME[@REVISION]."),
     ] = None,
     tiles: Annotated[Path | None, typer.Option("--tiles", help="The corpus' pictures, tiled by bluelm tile.")] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features", help="The pictures' features from bluelm encode --before-connector, read in their place."
+        ),
+    ] = None,
     images: Images = None,
     data_format: DataFormat = None,
     eval_data: EvalData = None,
@@ -83,6 +89,7 @@ def pretrain(
         images=images,
         data_format=data_format,
         heldout=eval_data,
+        features=features,
     )
     if dry_run or measure:
         plan = stage.plan(config, inputs).as_dict()

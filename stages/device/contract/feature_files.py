@@ -1,10 +1,9 @@
-"""Encoded pictures on disk: the `features` and `vit-features` artifacts.
+"""Encoded pictures on disk: the `features` artifact (`vit-features`: see feature_shards.py).
 
     features.json                     what is there, from which model
     features/<sha256>.safetensors     one file per picture, named by the digest of the picture's bytes
 
-`features` holds `image_features` [tokens, H] float32, what the decoder reads in a picture's place; `vit-features` holds
-`vit_features` [tiles, P, C] float16, before the connector.
+A file holds `image_features` [tokens, H] float32, what the decoder reads in a picture's place.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from stages.device.imaging.tiling import Tiling
 
 INDEX_FILE = "features.json"
 FOLDER = "features"
-FeatureKind = Literal["features", "vit-features"]
+KIND: Literal["features"] = "features"
 FeatureKey = Literal["image_features", "vit_features"]
-# As the outputs of vision.onnx (`names`).
-KEYS: dict[FeatureKind, FeatureKey] = {"features": "image_features", "vit-features": "vit_features"}
-DTYPES: dict[FeatureKind, np.dtype[Any]] = {"features": np.dtype(np.float32), "vit-features": np.dtype(np.float16)}
+# As the output of vision.onnx (`names`).
+KEY: FeatureKey = "image_features"
+DTYPE = np.dtype(np.float32)
 _REMAKE = "Encode the pictures again: bluelm encode MODEL PICTURES --out FOLDER --force"
 
 
@@ -62,7 +61,7 @@ class FeatureEntry(_Strict):
 class FeatureIndex(_Strict):
     """The whole of `features.json`: the kind, the digest of the exported model, and the pictures."""
 
-    kind: FeatureKind
+    kind: Literal["features"] = KIND
     model: str
     images: tuple[FeatureEntry, ...]
 
@@ -86,18 +85,18 @@ def read_index(folder: Path) -> FeatureIndex:
     return read_typed_json(folder / INDEX_FILE, FeatureIndex, ArtifactError, unreadable=why, broken=why, fix=_REMAKE)
 
 
-def write_features(folder: Path, kind: FeatureKind, sha256: str, values: NDArray[Any]) -> None:
+def write_features(folder: Path, sha256: str, values: NDArray[Any]) -> None:
     """Writes one picture's features; the file appears whole or not at all."""
     from safetensors.numpy import save_file
 
     path = folder / feature_file(sha256)
     path.parent.mkdir(exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({KEYS[kind]: np.ascontiguousarray(values, dtype=DTYPES[kind])}, part)
+    save_file({KEY: np.ascontiguousarray(values, dtype=DTYPE)}, part)
     os.replace(part, path)  # noqa: PTH105
 
 
-def read_features(folder: Path, kind: FeatureKind, sha256: str) -> NDArray[Any]:
+def read_features(folder: Path, sha256: str) -> NDArray[Any]:
     """Reads one picture's features.
 
     Raises:
@@ -108,9 +107,9 @@ def read_features(folder: Path, kind: FeatureKind, sha256: str) -> NDArray[Any]:
 
     path = folder / feature_file(sha256)
     try:
-        values = load_file(path).get(KEYS[kind])
+        values = load_file(path).get(KEY)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}.", "It holds a picture's features.", _REMAKE) from error
-    if values is None or values.dtype != DTYPES[kind]:
-        raise ArtifactError(f"{path} holds no {KEYS[kind]} of {DTYPES[kind]}.", "It is another artifact's.", _REMAKE)
+    if values is None or values.dtype != DTYPE:
+        raise ArtifactError(f"{path} holds no {KEY} of {DTYPE}.", "It is another artifact's.", _REMAKE)
     return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ Made = TypeVar("Made")
 
 
 def make_in_order(
-    make: Callable[[Item], Made], items: Sequence[Item], threads: int | None = None
+    make: Callable[[Item], Made], items: Iterable[Item], threads: int | None = None
 ) -> Iterator[Made | ImageError]:
     """What `make` makes of each item, or the ImageError it raised, in the items' order.
 
@@ -94,7 +94,7 @@ def use_all(
     raise_all(problems)
 
 
-def completed(step: Generator[Progress, None, Made]) -> Made:
+def completed(step: Generator[object, None, Made]) -> Made:
     """Runs a step to its end, dropping its progress."""
     while True:
         try:

@@ -68,12 +68,9 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def encode_patches(self, patches: torch.Tensor) -> torch.Tensor:
         """Patch embeddings [T, P, C] → tower features [T, P, C], before the connector."""
-        hidden = patches
-        for layer in self.vision_tower.encoder.layers[: self.config.vision_layers_used]:
-            hidden = layer(hidden, None)
-        if self.config.vision_post_layernorm:
-            hidden = self.vision_tower.post_layernorm(hidden)
-        return hidden
+        return tower_features(
+            self.vision_tower, patches, self.config.vision_layers_used, self.config.vision_post_layernorm
+        )
 
     def get_vision_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixels [T, 3, S, S] → tower features [T, P, C], before the connector."""
@@ -91,13 +88,19 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.multi_modal_projector(self.get_vision_features(pixel_values))
 
     def _embed(
-        self, input_ids: torch.Tensor, pixel_values: torch.Tensor | None, image_features: torch.Tensor | None
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None,
+        image_features: torch.Tensor | None,
+        vision_features: torch.Tensor | None,
     ) -> torch.Tensor:
         """Token embeddings [B, L, H] with the image tokens put into their slots."""
         embeds = self.get_input_embeddings()(input_ids)  # [B, L, H]
         slots = input_ids == self.config.image_token_id  # [B, L]
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)  # [T, tokens, H]
+        elif vision_features is not None:
+            image_features = self.multi_modal_projector(vision_features.to(embeds))  # [T, tokens, H]
         if image_features is None:
             _check_slots(int(slots.sum()), 0)
             return embeds
@@ -115,6 +118,7 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
+        vision_features: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
@@ -122,7 +126,7 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Runs the model.
 
         Args:
-            input_ids: [B, L]; every image token is one slot, as many as `pixel_values` or `image_features` fill.
+            input_ids: [B, L]; every image token is one slot, as many as the pictures fill.
             pixel_values: [T, 3, S, S], all tiles of the batch in prompt order, normalized.
             attention_mask: [B, L], 0 for padding.
             position_ids: [B, L].
@@ -130,6 +134,7 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds: [B, L, H] instead of `input_ids`, image tokens already in place.
             labels: [B, L], -100 where nothing is learned; the loss is the mean over the others.
             image_features: [T, tokens, H] or [T·tokens, H] already encoded, instead of `pixel_values`.
+            vision_features: [T, P, C] from the tower, before the connector, instead of `pixel_values`.
             use_cache: whether to return a cache.
             logits_to_keep: how many last positions get logits (0: all).
 
@@ -142,15 +147,21 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 "They are two forms of the same prompt.",
                 "Pass one of them.",
             )
-        if pixel_values is not None and image_features is not None:
+        pictures = {
+            "pixel_values": pixel_values,
+            "image_features": image_features,
+            "vision_features": vision_features,
+        }
+        given = [name for name, value in pictures.items() if value is not None]
+        if len(given) > 1:
             raise ModelError(
-                "forward got both pixel_values and image_features.",
+                f"forward got both {' and '.join(given)}.",
                 "The features are what the pixels become.",
                 "Pass one of them.",
             )
         if input_ids is not None:
-            inputs_embeds = self._embed(input_ids, pixel_values, image_features)
-        elif pixel_values is not None or image_features is not None:
+            inputs_embeds = self._embed(input_ids, pixel_values, image_features, vision_features)
+        elif given:
             raise ModelError(
                 "forward got pictures together with inputs_embeds.",
                 "Without input_ids the slots of the pictures are unknown.",
@@ -175,6 +186,14 @@ class BlueLMVForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if is_first_iteration or not kwargs.get("use_cache", True):
             inputs["image_features"] = image_features
         return inputs
+
+
+def tower_features(tower: Any, patches: torch.Tensor, layers: int, post_layernorm: bool) -> torch.Tensor:
+    """What a SigLIP tower makes of embedded patches [T, P, C] → [T, P, C]: its first layers, and its last LayerNorm."""
+    hidden = patches
+    for layer in tower.encoder.layers[:layers]:
+        hidden = layer(hidden, None)
+    return tower.post_layernorm(hidden) if post_layernorm else hidden
 
 
 def _check_slots(slots: int, features: int) -> None:

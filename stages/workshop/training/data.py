@@ -57,7 +57,7 @@ def texts_of(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def prepare(
-    rows: Sequence[Row], outline: Outline, recipe: TrainRecipe, tiles: Path | None, *, cut: bool = True
+    rows: Sequence[Row], outline: Outline, recipe: TrainRecipe, tiles: Path | TileSource | None, *, cut: bool = True
 ) -> Generator[Told, None, Prepared]:
     """Measures all pictures and tokenizes all conversations.
 
@@ -65,7 +65,7 @@ def prepare(
         rows: the conversations.
         outline: the model's configuration and processor, which takes the recipe's tiling over.
         recipe: how pictures are tiled, how long a sample may be.
-        tiles: a tiles artifact, or None to cut the pictures here.
+        tiles: a tiles artifact, or what stands in its place (features), or None to cut the pictures here.
         cut: cut all pictures now where their tiles fit into memory, so that a broken one is found before training.
 
     Raises:
@@ -95,13 +95,13 @@ def prepare(
     return Prepared(samples, source, builder.report)
 
 
-def tile_source(outline: Outline, recipe: TrainRecipe, tiles: Path | None, budget: int) -> TileSource:
+def tile_source(outline: Outline, recipe: TrainRecipe, tiles: Path | TileSource | None, budget: int) -> TileSource:
     """Where the tiles of this training come from; the processor takes the recipe's tiling over.
 
     Args:
         outline: the model's configuration and processor.
         recipe: how pictures are tiled.
-        tiles: a tiles artifact, or None to cut the pictures here.
+        tiles: a tiles artifact, or what stands in its place, or None to cut the pictures here.
         budget: bytes of tiles kept in memory.
 
     Raises:
@@ -111,6 +111,8 @@ def tile_source(outline: Outline, recipe: TrainRecipe, tiles: Path | None, budge
     # The checkpoint keeps the tiling it is trained with.
     spec = recipe.tiling.spec(pictures.spec)
     pictures.tiling = spec.model_dump(mode="json")
+    if tiles is not None and not isinstance(tiles, Path):
+        return tiles
     cutter = CutTiles(pictures, spec, budget)
     return cutter if tiles is None else StoredTiles(tiles, spec, cutter)
 

@@ -75,6 +75,7 @@ def estimate_memory(
     number_bytes: int,
     checkpointing: bool,
     shards: int = 1,
+    absent: str | None = None,
 ) -> MemoryEstimate:
     """Estimates one device's memory.
 
@@ -87,6 +88,7 @@ def estimate_memory(
         number_bytes: bytes of an activation, and of a gathered weight.
         checkpointing: only every layer's input is kept.
         shards: devices that share weights, gradients and optimizer; 1: each has its own.
+        absent: a part that is not in memory while the others learn.
     """
     everything = list(plans)
     vision, text = config.vision_config, config.text_config
@@ -97,7 +99,7 @@ def estimate_memory(
         activations += samples * tiles * config.patches_per_side**2 * _per_token(vision, checkpointing) * number_bytes
     parts = dict.fromkeys(plan.part for plan in everything)
     return MemoryEstimate(
-        parts={part: _of_part([plan for plan in everything if plan.part == part], shards) for part in parts},
+        parts={part: _of_part([plan for plan in everything if plan.part == part != absent], shards) for part in parts},
         gathered=_gathered(everything) * number_bytes if shards > 1 else 0,
         activations=int(activations),
     )

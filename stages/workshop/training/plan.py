@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
+from stages.workshop.training.features import TOWER
 from stages.workshop.training.machine import check_machine, samples_per_device
 from stages.workshop.training.memory import MemoryEstimate, estimate_memory
 from stages.workshop.training.parameters import GroupPlan, count_by_part, group, plan_parameters
@@ -91,10 +92,12 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
     outline = inputs.source.outline(texts_of(rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
     few = rows[:_SAMPLES]
-    if source is None:
-        report = _drain(prepare(few, outline, recipe, inputs.tiles, cut=False)).report
+    features = inputs.stored_features(outline, recipe, plans)
+    pictures = features or inputs.tiles
+    if recipe.streaming:
+        report = measure_rows(open_stream(source, outline, recipe, pictures), recipe, few)
     else:
-        report = measure_rows(open_stream(source, outline, recipe, inputs.tiles), recipe, few)
+        report = _drain(prepare(few, outline, recipe, pictures, cut=False)).report
     samples = samples_per_device(recipe, inputs.machine)
     tokens, tiles = report.tokens / report.samples, report.tiles / report.samples
     return TrainPlan(
@@ -116,6 +119,7 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
             number_bytes=2 if recipe.dtype == "bfloat16" else 4,
             checkpointing=recipe.execution.activation_checkpointing,
             shards=inputs.machine.processes if recipe.execution.sharding == "fsdp2" else 1,
+            absent=TOWER if features is not None else None,
         ),
     )
 

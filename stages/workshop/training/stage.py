@@ -25,6 +25,13 @@ from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
 from stages.workshop.training.divergence import DivergedError
 from stages.workshop.training.evaluation import read_heldout
+from stages.workshop.training.features import (
+    StoredFeatures,
+    open_features,
+    rounding_notice,
+    with_tower,
+    without_tower,
+)
 from stages.workshop.training.history import HISTORY_FILE
 from stages.workshop.training.lora import artifact_kind, attach, settle
 from stages.workshop.training.machine import Machine, check_machine
@@ -57,6 +64,7 @@ class StageInputs:
         heldout: a corpus to evaluate on while training, or None; it changes nothing that is trained.
         images: where pictures lie that `data` names, if not beside it.
         data_format: the format of `data`; seen in its content where None.
+        features: what the frozen tower makes of its pictures (`vit-features`), read in their place; or None.
     """
 
     stage: str
@@ -67,6 +75,7 @@ class StageInputs:
     heldout: Path | None = None
     images: Path | None = None
     data_format: str | None = None
+    features: Path | None = None
 
     def rows(self) -> RowSource:
         """The conversations; none is read yet.
@@ -75,6 +84,14 @@ class StageInputs:
             BluelmError: there is nothing that holds any.
         """
         return open_rows(self.data, self.data_format, self.images)
+
+    def stored_features(
+        self, outline: Outline, recipe: TrainRecipe, plans: Sequence[ParameterPlan]
+    ) -> StoredFeatures | None:
+        """The features that stand in the pictures' place, or None. Raises: as `open_features`."""
+        if self.features is None:
+            return None
+        return open_features(self.features, self.source, outline, recipe, plans)
 
     def spec(self, recipe: TrainRecipe) -> ArtifactSpec:
         """What is made of this: how the machine goes about it is no part of it.
@@ -86,6 +103,9 @@ class StageInputs:
         if self.tiles is not None:
             tiles = self.tiles
             wanted.append(lambda: (parent_of(open_artifact(tiles, "tiles").path),))
+        if self.features is not None:
+            features = self.features
+            wanted.append(lambda: (parent_of(open_artifact(features, "vit-features").path),))
         parents: list[Parent] = []
         problems: list[BluelmError] = []
         for find in wanted:
@@ -155,6 +175,7 @@ class StageWork:
     plans: tuple[ParameterPlan, ...]
     prepared: Prepared | Streamed
     heldout: Prepared | None
+    features: StoredFeatures | None = None
 
     def session(self, states: Path, folder: Path | None = None) -> Session:
         """A run of it, its weights loaded.
@@ -165,6 +186,8 @@ class StageWork:
         """
         model = self.source.load(self.outline, self.recipe.seed)
         attach(model, self.recipe)
+        if self.features is not None:
+            without_tower(model)
         processor, groups = self.outline.processor, group(self.plans)
         return Session(model, processor, self.prepared, groups, self.recipe, self.machine, states, self.heldout, folder)
 
@@ -177,15 +200,19 @@ def prepare_stage(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, N
     rows = source if recipe.streaming else read_rows(source)
     outline = inputs.source.outline(texts_of(first_rows(rows) if isinstance(rows, RowSource) else rows))
     plans = plan_parameters(outline.shapes(recipe), recipe)
+    features = inputs.stored_features(outline, recipe, plans)
+    if features is not None:
+        yield from rounding_notice(features)
+    pictures = features or inputs.tiles
     prepared: Prepared | Streamed
     if isinstance(rows, RowSource):
-        prepared = open_stream(rows, outline, recipe, inputs.tiles)
+        prepared = open_stream(rows, outline, recipe, pictures)
     else:
-        prepared = yield from prepare(rows, outline, recipe, inputs.tiles)
+        prepared = yield from prepare(rows, outline, recipe, pictures)
     heldout = None
     if inputs.heldout is not None:
-        heldout = yield from prepare(read_heldout(inputs.heldout), outline, recipe, None)
-    return StageWork(recipe, inputs.machine, inputs.source, outline, plans, prepared, heldout)
+        heldout = yield from prepare(read_heldout(inputs.heldout), outline, recipe, features)
+    return StageWork(recipe, inputs.machine, inputs.source, outline, plans, prepared, heldout, features)
 
 
 def _fill(draft: Draft, out: Path, work: StageWork) -> Generator[Told, None, None]:
@@ -216,10 +243,12 @@ def _train(draft: Draft, out: Path, work: StageWork, states: Path) -> Generator[
     except DivergedError as error:
         folder = out.with_name(f"{out.name}-before-step-{error.step}")
         if error.step > 1 and is_main():
+            with_tower(session.model, work.source)
             weights = settle(session.model, folder, error.weights)
             save_checkpoint(session.model, session.processor, folder, weights)
         raise error.advised(folder) from error
     if is_main():
+        with_tower(session.model, work.source)
         apart = artifact_kind(work.recipe) == "adapter"
         weights = settle(session.model, draft.path, outcome.weights, apart=apart)
         save_checkpoint(session.model, session.processor, draft.path, weights)

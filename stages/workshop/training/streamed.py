@@ -53,7 +53,7 @@ class Streamed:
         return StreamedOrder(stream, builder, report, plan, packed=recipe.packing, bad_rows=recipe.bad_rows)
 
 
-def open_stream(rows: RowSource, outline: Outline, recipe: TrainRecipe, tiles: Path | None) -> Streamed:
+def open_stream(rows: RowSource, outline: Outline, recipe: TrainRecipe, tiles: Path | TileSource | None) -> Streamed:
     """A stream of rows, for a model and a recipe.
 
     Raises:

@@ -116,7 +116,11 @@ class StageTrainer(Trainer):
         batch = {name: value for name, value in inputs.items() if name not in COUNTED}
         labels, positions, tiles = batch.pop("labels"), batch.pop("positions"), batch.pop("tiles", None)
         if tiles is not None:
-            batch["pixel_values"] = normalize_tiles(tiles, self.mean, self.std)
+            # Features come as they were stored; tiles are uint8.
+            features = tiles.is_floating_point()
+            batch["vision_features" if features else "pixel_values"] = (
+                tiles if features else normalize_tiles(tiles, self.mean, self.std)
+            )
         return answer_loss(model, batch, labels, positions, items)
 
     def batch_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
