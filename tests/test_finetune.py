@@ -140,9 +140,9 @@ def test_interrupted_and_killed_it_goes_on_to_the_same_weights(
 @pytest.mark.slow
 def test_two_processes_train_as_one(words: list[str], bluelm: Callable[..., Any], tmp_path: Path) -> None:
     few = [*words, *EXACT, "--set", "steps=4", "--set", "global_batch=4", "--device", "cpu", "--json"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "bluelm_cli"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launcher, *few, "--out", str(tmp_path / "two")],
+        [*launcher, "-m", "bluelm_cli", *few, "--out", str(tmp_path / "two")],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
