@@ -8,22 +8,25 @@ corpus.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from PIL import Image
 from pydantic import Field
 
 from stages.artifacts.errors import BluelmError, DataError, ImageError, raise_all
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.device.imaging.config import TilingConfig
+from stages.device.imaging.loading import load_image
 from stages.device.imaging.rules import RULES
 from stages.device.imaging.sizes import SizeCounter
 from stages.device.imaging.spec import Alpha, AnyRule
 from stages.device.imaging.statistics import ALL_RULES, REFERENCE, Statistics
 from stages.device.imaging.sweep import USUAL_ALPHAS, AlphaSweep
 from stages.measure.tiling_costs import TilingCosts, with_costs
+from stages.measure.tiling_report import check_report_place, report_file, write_report
 from stages.workshop.corpus.picture import Picture
 from stages.workshop.corpus.picture_sizes import Measured, picture_sizes
 from stages.workshop.corpus.picture_streams import Unusable
@@ -88,6 +91,7 @@ class StatsResult:
 
     Attributes:
         examples: some pictures of the inputs, to draw figures from.
+        report: where a report was written.
     """
 
     inputs: tuple[str, ...]
@@ -97,9 +101,10 @@ class StatsResult:
     costs: TilingCosts
     unread: Unread
     examples: tuple[Picture, ...] = ()
+    report: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """images, rules, relaxed_vs, the mix of sizes, alpha_sweep, costs, unread, config."""
+        """images, rules, relaxed_vs, the mix of sizes, alpha_sweep, costs, unread, report, config."""
         figures = self.statistics.as_dict()
         if self.costs.known:
             with_costs(figures["rules"], self.costs, RULES)
@@ -109,8 +114,34 @@ class StatsResult:
             "costs": self.costs.as_dict() if self.costs.known else None,
             "unread": {"count": self.unread.count, "first": self.unread.first},
             "inputs": list(self.inputs),
+            "report": None if self.report is None else self.report.as_posix(),
             "config": self.config.model_dump(mode="json"),
         }
+
+
+@dataclass(frozen=True)
+class StatsPlan:
+    """What would be counted, and where a report would go."""
+
+    inputs: tuple[str, ...]
+    config: StatsConfig
+    report: Path | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """inputs, report, config."""
+        report = None if self.report is None else self.report.as_posix()
+        return {"inputs": list(self.inputs), "report": report, "config": self.config.model_dump(mode="json")}
+
+
+def plan(config: StatsConfig, inputs: Sequence[Path], *, report: Path | None = None, force: bool = False) -> StatsPlan:
+    """What `run` would do; no picture is looked at.
+
+    Raises:
+        BluelmError: inputs that do not exist, or something else lies where the report would go.
+    """
+    _check_inputs(inputs)
+    file = _report_place(report, force)
+    return StatsPlan(tuple(path.as_posix() for path in inputs), config.resolved(), file)
 
 
 def run(
@@ -119,24 +150,30 @@ def run(
     *,
     images: Path | None = None,
     measured: TilingCosts | None = None,
+    report: Path | None = None,
+    figures_from: Sequence[Path] = (),
+    force: bool = False,
     threads: int | None = None,
 ) -> Events[StatsResult]:
     """Reads all sizes and counts.
 
-    A picture of a corpus that cannot be read is left out, counted and told; one that is named by itself is refused.
+    A picture of a corpus that cannot be read is left out, counted and told.
 
     Args:
         config: what is counted.
         inputs: pictures, folders, conversation data, shards, and lists of sizes (CSV).
         images: where pictures lie that the data names, if not beside it.
         measured: what a bench says of tiles and tokens.
+        report: an HTML file to write, or a folder for it.
+        figures_from: pictures to draw the report's figures from; some of the inputs' own where none is named.
+        force: replace what lies where the report goes.
         threads: of reading headers.
 
     Raises:
-        BluelmError: inputs that cannot be used, or hold no picture that can be read.
+        BluelmError: inputs that cannot be used, or hold no picture that can be read; the report cannot be written.
     """
-    resolved = config.resolved()
-    _check_inputs(inputs)
+    resolved = plan(config, inputs, report=report, force=force).config
+    drawn = [load_image(path) for path in figures_from]
     for text in resolved.warnings(compare=True):
         yield Notice(text, "warning")
     statistics = Statistics(resolved.spec, resolved.compared, resolved.worst)
@@ -152,8 +189,28 @@ def run(
         some = "\n  ".join(unread.first)
         yield Notice(f"{unread.count:,} pictures or rows cannot be read and are left out:\n  {some}", "warning")
     names = tuple(path.as_posix() for path in inputs)
-    costs = resolved.costs(measured)
-    yield Finished(StatsResult(names, resolved, statistics, sweep, costs, unread, tuple(examples)))
+    file = _report_place(report, force)
+    result = StatsResult(names, resolved, statistics, sweep, resolved.costs(measured), unread, tuple(examples), file)
+    if file is not None:
+        write_report(file, result.as_dict(), drawn or list(_loaded(examples)))
+    yield Finished(result)
+
+
+def _report_place(report: Path | None, force: bool) -> Path | None:
+    if report is None:
+        return None
+    file = report_file(report)
+    check_report_place(file, force)
+    return file
+
+
+def _loaded(pictures: Sequence[Picture]) -> Iterator[Image.Image]:
+    """Those that can be decoded: a header alone said that they are pictures."""
+    for picture in pictures:
+        try:
+            yield picture.load()
+        except ImageError:
+            continue
 
 
 def _check_inputs(inputs: Sequence[Path]) -> None:
