@@ -1,9 +1,10 @@
 """Ferret-UI 2's adaptive N-gridding (arXiv 2410.18967, Algorithm 1): least change of shape and of pixels together.
 
-Certain: all grids N_w × N_h within a size limit N are tried, and the one with the smallest product of two changes, of
-the aspect ratio and of the number of pixels, is taken. There is no public code, and the algorithm's own text was not at
-hand, so four things are our reading:
+A reading, not a reproduction: there is no public code, and the algorithm's own text was not at hand. Summaries say that
+grids within a size limit N are tried, and that the change of the aspect ratio and the loss of pixels are minimized
+together. The rest is ours:
 
+- the two changes are multiplied;
 - N bounds the number of tiles, N_w · N_h ≤ N;
 - both changes are factors of at least 1 (twice as wide and half as wide are both a change of 2): differences would be
   0 for any grid of the picture's very aspect, and the product would forget its pixels (with them COCO's pictures get
