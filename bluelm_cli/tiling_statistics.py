@@ -56,27 +56,21 @@ def print_statistics(statistics: Mapping[str, Any]) -> None:
         console.emit_table("the relaxed rule's grid (for counted schemes: tokens) is", columns, shares)
     rows = [[rule, *_coarse(figures["enlargement_histogram"], images)] for rule, figures in rules.items()]
     steps = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(_EDGES)]
-    console.emit_table("enlargement, % of pictures", ["rule", f"<{_EDGES[0]:g}", *steps, f"≥{_EDGES[-1]:g}"], rows)
+    console.emit_table(
+        "canvas area over picture area, % of pictures", ["rule", f"<{_EDGES[0]:g}", *steps, f"≥{_EDGES[-1]:g}"], rows
+    )
     worst = [
         [rule, case["name"], f"{case['width']}×{case['height']}", "{}:{}".format(*case["grid"]), case["enlargement"]]
         for rule, figures in rules.items()
         for case in figures["worst"][:_WORST_SHOWN]
     ]
     if worst:
-        console.emit_table("enlarged most", ["rule", "picture", "size", "grid", "enlargement"], worst)
-    if statistics["alpha_sweep"]:
-        columns = ["alpha", "tiles", "tokens", "tokens/picture", "kept %", "enlargement"]
-        sweep = [
-            [
-                point["alpha"],
-                point["tiles"],
-                point["tokens"],
-                point["mean_tokens"],
-                _percent(point["mean_kept"]),
-                point["mean_enlargement"],
-            ]
-            for point in statistics["alpha_sweep"]
-        ]
+        console.emit_table("enlarged most", ["rule", "picture", "size", "grid", "area ×"], worst)
+    points = statistics["alpha_sweep"]
+    if points:
+        columns = ["alpha", "tiles", "tokens", "a picture", "kept %", "area ×"]
+        figures = ("alpha", "tiles", "tokens", "mean_tokens", "mean_kept", "mean_enlargement")
+        sweep = [[_percent(point[key]) if key == "mean_kept" else point[key] for key in figures] for point in points]
         console.emit_table(
             "the relaxed rule by alpha (0 is another rule: the first large canvas stays)", columns, sweep
         )
@@ -88,15 +82,14 @@ _GRIDS = ("smaller", "equal", "larger")
 
 
 def _print_rules(rules: Mapping[str, Any], images: int, costs: Mapping[str, Any] | None) -> None:
-    columns = ["rule", "tiles", "tokens", "tokens/picture", "enlargement", "kept %"]
-    columns += ["encode s", "prefill s"] if costs else []
-    rows = []
-    for rule, figures in rules.items():
-        row = [rule, figures["tiles"], figures["tokens"], figures["mean_tokens"], figures["mean_enlargement"]]
-        row += [_percent(figures["mean_kept"])]
-        row += [figures["encode_seconds"], figures["prefill_seconds"]] if costs else []
-        rows.append(row)
+    keys = ("tiles", "tokens", "mean_tokens", "mean_enlargement")
+    rows = [[rule, *(figures[key] for key in keys), _percent(figures["mean_kept"])] for rule, figures in rules.items()]
+    columns = ["rule", "tiles", "tokens", "a picture", "area ×", "kept %"]
     console.emit_table(f"{images:,} picture{'s' if images > 1 else ''}", columns, rows)
+    if costs:
+        known = [key for key in ("encode", "prefill") if any(f[f"{key}_seconds"] is not None for f in rules.values())]
+        rows = [[rule, *(figures[f"{key}_seconds"] for key in known)] for rule, figures in rules.items()]
+        console.emit_table(f"seconds ({costs['source']})", ["rule", *known], rows)
 
 
 def _percent(share: float | None) -> float | None:

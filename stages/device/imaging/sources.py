@@ -78,6 +78,10 @@ def _pictures_of(path: Path) -> list[Picture]:
         return _unique(item for file in corpus for item in _in_json(file)) if corpus else _in_folder(path)
     if path.suffix.lower() in (".json", ".jsonl") and _is(path, Path.is_file):
         return _unique(_in_json(path))
+    if path.suffix.lower() == ".csv" and _is(path, Path.is_file):
+        raise DataError(
+            f"{path} is a list, and no picture.", "Sizes alone cannot be cut or drawn.", "Count them: add --stats."
+        )
     return [Picture(path, path.name)]
 
 
