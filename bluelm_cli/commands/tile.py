@@ -10,6 +10,7 @@ import typer
 from bluelm_cli import console
 from bluelm_cli.bare_flag import BareAlphaCommand
 from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Set, Threads
+from bluelm_cli.tiling_corpus import engine_problems, is_corpus, tile_corpus
 from bluelm_cli.tiling_flags import compared_rules, flag_problems, parse_grid
 from bluelm_cli.tiling_statistics import print_statistics, stats_problems
 from bluelm_cli.tiling_table import print_tilings
@@ -18,6 +19,7 @@ from stages.artifacts.errors import raise_all
 if TYPE_CHECKING:
     from stages.device.imaging.config import TilingConfig
     from stages.tile import TileConfig
+    from stages.tile_corpus import TileCorpusConfig
     from stages.tile_stats import StatsConfig
 
 Config = TypeVar("Config", bound="TilingConfig")
@@ -96,6 +98,10 @@ def tile(
     images: Annotated[
         Path | None, typer.Option("--images", help="Statistics: where pictures lie, if not beside the data.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="Who cuts a corpus: local (processes of this machine, default) or ray."),
+    ] = None,
     out: Out = None,
     recipe: Recipe = None,
     sets: Set = None,
@@ -112,6 +118,8 @@ def tile(
 
     Example: bluelm tile photos/ --alpha 0.1 --max-grid 4x4 --preview --out build/tiles
 
+    Example: bluelm tile corpus.parquet shards/ --out build/tiles --engine ray
+
     Example: bluelm tile SIZES.csv --stats --max-grid 3x3 --alpha-sweep --report report.html
     """
     wanted = stats or alpha_sweep or report is not None
@@ -123,7 +131,7 @@ def tile(
         "--figures-from": figures_from,
         "--images": images,
     }
-    raise_all(stats_problems(cutting, counting, wanted))
+    raise_all([*stats_problems(cutting, counting, wanted), *engine_problems(engine, out)])
     flags = {"preset": preset, "rule": rule, "alpha": alpha, "max_tiles": max_tiles}
     if wanted:
         costs = {"seconds_per_tile": seconds_per_tile, "seconds_per_token": seconds_per_token}
@@ -139,6 +147,10 @@ def tile(
             dry_run,
             as_json,
         )
+        return
+    if out is not None and not (preview or compare or rules) and is_corpus(pictures, sets or [], engine):
+        corpus = _corpus_config(recipe, sets or [], flags, max_grid, rules)
+        tile_corpus(corpus, pictures, out, engine, threads, force, dry_run, as_json)
         return
     from stages import tile as stage
 
@@ -217,6 +229,19 @@ def _config(
     from stages.tile import TileConfig
 
     return _loaded(TileConfig, recipe, sets, flags, max_grid, rules)
+
+
+def _corpus_config(
+    recipe: str | None, sets: list[str], flags: dict[str, Any], max_grid: str | None, rules: str | None
+) -> TileCorpusConfig:
+    """The configuration of tiling a corpus: default < recipe < --set < flag.
+
+    Raises:
+        BluelmError: flags that cannot work, all of them together.
+    """
+    from stages.tile_corpus import TileCorpusConfig
+
+    return _loaded(TileCorpusConfig, recipe, sets, flags, max_grid, rules)
 
 
 def _loaded(

@@ -24,6 +24,10 @@ class BluelmError(Exception):
         self.fix = fix
         super().__init__(f"{what}\n{why}\n{fix}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes; Exception would hand on its one text."""
+        return type(self), (self.what, self.why, self.fix)
+
     @property
     def problems(self) -> tuple[BluelmError, ...]:
         """The single problems this error is made of: itself, unless it collects several."""
@@ -39,6 +43,9 @@ class ProblemsError(BluelmError):
             raise ValueError("ProblemsError needs at least one problem")
         first = self._problems[0]
         super().__init__(f"{len(self._problems)} problems; the first: {first.what}", first.why, first.fix)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._problems,)
 
     @property
     def problems(self) -> tuple[BluelmError, ...]:

@@ -2,9 +2,9 @@
 
     header ──plan──> tiling ──needed sides──> decode (a JPEG at 1/2, 1/4, 1/8) ──scale──> tiles uint8
 
-Decoding smaller and averaging whole pixels first saves most of the work for large pictures. Against Pillow's filter over
-all pixels it changes values by less than 2/255 on average and 12/255 at the 99th percentile of a picture; `exact` is
-that filter. Every path cuts alike, so features do not depend on who cut the tiles; only a picture that was decoded
+Decoding smaller and averaging whole pixels first saves most of the work for large pictures. Against Pillow's filter
+over all pixels it changes values by less than 2/255 on average and 12/255 at the 99th percentile of a picture; `exact`
+is that filter. Every path cuts alike, so features do not depend on who cut the tiles; only a picture that was decoded
 elsewhere (transformers' interface takes those) has been decoded in full.
 """
 

@@ -1,11 +1,16 @@
-"""The `tiles` artifact: `tiles.safetensors` (key `tiles`, uint8 [tiles, 3, S, S]) and its index `tiles.json`."""
+"""The `tiles` artifact: `tiles.safetensors` (key `tiles`, uint8 [tiles, 3, S, S]) and its index `tiles.json`.
+
+Of a corpus that is cut in shards, each shard is such a pair, `tiles-00000.safetensors` and `tiles-00000.json`, and
+`tiles.json` lists the shards instead of pictures; `shards_of` reads both layouts alike.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +23,9 @@ from stages.device.imaging.tiling import Tiling
 TILES_FILE = "tiles.safetensors"
 INDEX_FILE = "tiles.json"
 TENSOR = "tiles"
+ShardFormat = Literal["safetensors", "tar"]
+# Room for the header of a shard, whose number of tiles is known only when the last was cut.
+_HEADER = 256
 
 
 class _Strict(BaseModel):
@@ -46,15 +54,46 @@ class TiledImage(_Strict):
     tile_count: int
 
 
+class BrokenImage(_Strict):
+    """A picture that was left out, and why."""
+
+    path: str
+    problem: str
+
+
+class TilesShard(_Strict):
+    """One shard in `tiles.json`: the file of its tiles; its index has the same name and `.json` behind it."""
+
+    file: str
+    pictures: int
+    tiles: int
+    tokens: int
+    broken: int = 0
+
+
 class TilesIndex(_Strict):
-    """The whole of `tiles.json`."""
+    """The whole of `tiles.json`, or of a shard's index.
+
+    Attributes:
+        tiling: how the pictures were decided about.
+        images: the pictures in the order of their tiles; none here where they are in shards.
+        shards: of a corpus.
+        broken: pictures of a shard that were left out.
+    """
 
     tiling: TilingSpec
     images: tuple[TiledImage, ...]
+    shards: tuple[TilesShard, ...] = ()
+    broken: tuple[BrokenImage, ...] = ()
+
+    def as_text(self) -> str:
+        """JSON; what only corpora have is left out where there is none of it."""
+        absent = {name for name in ("shards", "broken") if not getattr(self, name)}
+        return self.model_dump_json(indent=1, exclude=absent) + "\n"
 
     def write(self, folder: Path) -> None:
         """Writes `tiles.json`."""
-        (folder / INDEX_FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / INDEX_FILE).write_text(self.as_text(), encoding="utf-8")
 
 
 class TilesWriter:
@@ -67,9 +106,7 @@ class TilesWriter:
     """
 
     def __init__(self, stream: BinaryIO, count: int, side: int) -> None:
-        shape = [count, 3, side, side]
-        header = {TENSOR: {"dtype": "U8", "shape": shape, "data_offsets": [0, count * 3 * side * side]}}
-        text = json.dumps(header, separators=(",", ":")).encode("ascii")
+        text = _header(count, side)
         text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8 bytes
         stream.write(struct.pack("<Q", len(text)) + text)
         self._stream = stream
@@ -77,6 +114,36 @@ class TilesWriter:
     def add(self, tiles: np.ndarray) -> None:
         """Appends the tiles of one picture, uint8 [n, 3, S, S]."""
         self._stream.write(np.ascontiguousarray(tiles, np.uint8).data)
+
+
+class ShardTilesWriter:
+    """Writes a shard's tiles picture by picture, however many there will be.
+
+    Args:
+        stream: the file, opened for writing.
+        side: side of a tile in pixels.
+    """
+
+    def __init__(self, stream: BinaryIO, side: int) -> None:
+        self._stream, self._side, self._tiles = stream, side, 0
+        stream.write(bytes(_HEADER))
+
+    def add(self, entry: TiledImage, tiles: np.ndarray) -> None:
+        """Appends the tiles of one picture, uint8 [n, 3, S, S]."""
+        self._stream.write(np.ascontiguousarray(tiles, np.uint8).data)
+        self._tiles += len(tiles)
+
+    def finish(self) -> None:
+        """Writes the header, after the last picture."""
+        self._stream.seek(0)
+        text = _header(self._tiles, self._side).ljust(_HEADER - 8)
+        self._stream.write(struct.pack("<Q", len(text)) + text)
+
+
+def _header(count: int, side: int) -> bytes:
+    shape = [count, 3, side, side]
+    header: dict[str, Any] = {TENSOR: {"dtype": "U8", "shape": shape, "data_offsets": [0, count * 3 * side * side]}}
+    return json.dumps(header, separators=(",", ":")).encode("ascii")
 
 
 def indexed(name: str, sha256: str, tiling: Tiling, alpha: float, first_tile: int) -> TiledImage:
@@ -104,7 +171,23 @@ def read_tiles_index(folder: Path) -> TilesIndex:
     Raises:
         ArtifactError: missing or broken.
     """
-    path = folder / INDEX_FILE
+    return _read_index(folder / INDEX_FILE)
+
+
+def shards_of(folder: Path) -> Iterator[tuple[Path, TilesIndex]]:
+    """The files of tiles with what is in them, one after the other; a small artifact is one of them.
+
+    Raises:
+        ArtifactError: an index is missing or broken.
+    """
+    index = read_tiles_index(folder)
+    if not index.shards:
+        yield folder / TILES_FILE, index
+    for shard in index.shards:
+        yield folder / shard.file, _read_index((folder / shard.file).with_suffix(".json"))
+
+
+def _read_index(path: Path) -> TilesIndex:
     try:
         return TilesIndex.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:

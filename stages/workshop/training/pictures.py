@@ -20,13 +20,15 @@ from stages.device.imaging.crop import padding_colour
 from stages.device.imaging.cutting import cut_picture
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.spec import TilingSpec
-from stages.device.imaging.tiles_file import TENSOR, TILES_FILE, TiledImage, read_tiles_index
+from stages.device.imaging.tiles_file import TENSOR, TiledImage, read_tiles_index, shards_of
 from stages.device.imaging.tiling import Tiling, plan_tiling
 from stages.workshop.corpus.picture import Picture
 from stages.workshop.model.image_processing import BlueLMVImageProcessor
 
 # Sizes, and tiles of a folder, of so many pictures are remembered.
 _REMEMBERED = 1 << 20
+# Files of tiles that are mapped at a time.
+_SHARDS_OPEN = 256
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,6 @@ class StoredTiles:
     """
 
     def __init__(self, folder: Path, spec: TilingSpec, fallback: CutTiles) -> None:
-        from safetensors import safe_open
-
         index = read_tiles_index(folder)
         if index.tiling.tile_size != spec.tile_size:
             raise ArtifactError(
@@ -141,16 +141,26 @@ class StoredTiles:
                 "Scaling them again would not give the pictures' own tiles.",
                 "Tile the pictures again with the model's preset, or leave --tiles away.",
             )
+        if any(not shard.file.endswith(".safetensors") for shard in index.shards):
+            raise ArtifactError(
+                f"{folder} holds its tiles in tars.",
+                "Training reads them where they lie, in any order.",
+                "Tile the pictures again without shard_format=tar, or leave --tiles away.",
+            )
         self._spec = spec
         self._fallback = fallback
-        self._entries = {entry.sha256: entry for entry in index.images}
+        self._entries: dict[str, tuple[int, TiledImage]] = {}
+        self._files: list[Path] = []
+        for number, (file, shard) in enumerate(shards_of(folder)):
+            self._files.append(file)
+            self._entries |= {entry.sha256: (number, _slim(entry)) for entry in shard.images}
+        self._open = functools.lru_cache(maxsize=_SHARDS_OPEN)(_slice_of)
         self._entry = functools.lru_cache(maxsize=_REMEMBERED)(self._find)
-        self._file = safe_open(str(folder / TILES_FILE), framework="pt").get_slice(TENSOR)
         self.cut_again = 0
 
     def tile_count(self, tiled: Tiled) -> int:
         entry = self._entry(tiled)
-        return self._fallback.tile_count(tiled) if entry is None else entry.tile_count
+        return self._fallback.tile_count(tiled) if entry is None else entry[1].tile_count
 
     def coarser(self, tiled: Tiled) -> Tiled | None:
         return self._fallback.coarser(tiled)
@@ -159,21 +169,36 @@ class StoredTiles:
         return self._entry(tiled) is not None or self._fallback.holds(tiled)
 
     def tiles_of(self, tiled: Tiled) -> torch.Tensor:
-        entry = self._entry(tiled)
-        if entry is None:
+        found = self._entry(tiled)
+        if found is None:
             return self._fallback.tiles_of(tiled)
-        tiles: torch.Tensor = self._file[entry.first_tile : entry.first_tile + entry.tile_count]  # [tiles, 3, S, S]
+        number, entry = found
+        stored = self._open(self._files[number])
+        tiles: torch.Tensor = stored[entry.first_tile : entry.first_tile + entry.tile_count]  # [tiles, 3, S, S]
         return tiles
 
-    def _find(self, tiled: Tiled) -> TiledImage | None:
+    def _find(self, tiled: Tiled) -> tuple[int, TiledImage] | None:
         """The picture's entry, if its tiles are those that this training would cut."""
-        entry = self._entries.get(hashlib.sha256(tiled.picture.read()).hexdigest()) if tiled.picture.exists() else None
-        if entry is not None:
+        found = self._entries.get(hashlib.sha256(tiled.picture.read()).hexdigest()) if tiled.picture.exists() else None
+        if found is not None:
+            entry = found[1]
             wanted = plan_tiled(Size(entry.width, entry.height), self._spec, tiled.most)
             if (entry.grid, entry.picture) == (wanted.grid, wanted.picture):
-                return entry
+                return found
         self.cut_again += 1
         return None
+
+
+def _slim(entry: TiledImage) -> TiledImage:
+    """The entry without its boxes, which follow from its grid: an index of a corpus stays in memory."""
+    return entry.model_copy(update={"boxes": ()})
+
+
+def _slice_of(file: Path) -> Any:
+    """The tiles of a file, mapped: [tiles, 3, S, S] that is read where it is sliced."""
+    from safetensors import safe_open
+
+    return safe_open(str(file), framework="pt").get_slice(TENSOR)
 
 
 def _size_of(picture: Picture) -> Size:

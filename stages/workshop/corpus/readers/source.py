@@ -42,6 +42,11 @@ class RowSource(ABC):
         return self.path.parent if self.path in self.shards else self.path
 
     @property
+    def places(self) -> tuple[Path, ...]:
+        """The files and folders that rows and pictures are read from."""
+        return (self.path, self.root)
+
+    @property
     def count(self) -> int | None:
         """How many rows there are, broken ones included, where it costs nothing to know."""
         return None
@@ -84,7 +89,7 @@ def parent_of_rows(source: RowSource) -> Parent:
     if (source.path / MANIFEST_FILE).is_file():
         return parent_of(source.path)
     try:
-        shards = [[shard.name, _digest(shard)] for shard in source.shards]
+        shards = [[shard.name, digest_shard(shard)] for shard in source.shards]
     except OSError as error:
         raise DataError(
             f"{error.filename} cannot be read: {error.strerror}.", "It is an input.", "Check it."
@@ -92,7 +97,8 @@ def parent_of_rows(source: RowSource) -> Parent:
     return Parent(path=source.path.as_posix(), digest=digest_json(shards))
 
 
-def _digest(shard: Path) -> str:
+def digest_shard(shard: Path) -> str:
+    """The digest of a file; one of more than 256 MiB is known by its size, beginning and end."""
     size = shard.stat().st_size
     if size <= _WHOLE:
         return digest_file(shard)
