@@ -98,15 +98,15 @@ def read_size_list(path: Path) -> Iterator[SizedPicture]:
             number and what stands there.
     """
     problems: list[DataError] = []
-    columns: Sequence[str] = ()
-    total = 0
+    columns: Sequence[str] | None = None
+    total, first = 0, True
     for number, line in _lines(path):
         fields = [field.strip() for field in line.split(",")]
-        if not columns:
-            columns = _USUAL[: max(2, len(fields))]
-            if any(field.isalpha() for field in fields):
-                columns = _columns(path, number, fields)
-                continue
+        if first and any(field.isalpha() for field in fields):
+            columns = _columns(path, number, fields)
+            first = False
+            continue
+        first = False
         read = _read(path, number, fields, columns)
         if isinstance(read, DataError):
             problems.append(read)
@@ -152,9 +152,12 @@ def _columns(path: Path, number: int, fields: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _read(path: Path, number: int, fields: Sequence[str], columns: Sequence[str]) -> SizedPicture | DataError:
+def _read(path: Path, number: int, fields: Sequence[str], header: Sequence[str] | None) -> SizedPicture | DataError:
+    """A line; without a header its count may be left out."""
+    columns = header or _USUAL[: max(2, len(fields))]
     if len(fields) != len(columns):
-        what = f"{path}, line {number}: {_printed(','.join(fields))} has {len(fields)} values, not {len(columns)}."
+        right = len(header) if header else "2 or 3"
+        what = f"{path}, line {number}: {_printed(','.join(fields))} has {len(fields)} values, not {right}."
         return DataError(what, _WHY, _FIX)
     values: Mapping[str, str] = dict(zip(columns, fields, strict=True))
     numbers = {}

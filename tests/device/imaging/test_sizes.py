@@ -43,6 +43,10 @@ def test_a_size_without_a_count_is_one_picture_named_by_its_line(tmp_path: Path)
     assert picture == SizedPicture(Size(640, 480), "sizes.csv, line 3", 1)
 
 
+def test_each_line_may_leave_its_count_out(tmp_path: Path) -> None:
+    assert counts(listed(tmp_path, "1,2,3\n4,5\n")) == [(1, 2, 3), (4, 5, 1)]
+
+
 def test_a_size_that_no_picture_has_is_passed_over(tmp_path: Path) -> None:
     assert counts(listed(tmp_path, "1,2,0\n3,4,5\n")) == [(3, 4, 5)]
 
@@ -63,9 +67,10 @@ def test_a_size_that_no_picture_has_is_passed_over(tmp_path: Path) -> None:
         ("1,2,-1\n", r"the count '-1' is no whole number from 0"),
         ("1,2,1000000000001\n", r"the count '1000000000001'"),
         ("1,2,999999999999\n3,4,999999999999\n", r"lists 1,999,999,999,998 pictures, more than"),
-        ("1,2\n1,2,3\n", r"line 2: '1,2,3' has 3 values, not 2"),
-        ("1,2,3,4\n", r"line 1: '1,2,3,4' has 4 values, not 3"),
-        ("640;480\n", r"line 1: '640;480' has 1 values, not 2"),
+        ("width,height\n1,2,3\n", r"line 2: '1,2,3' has 3 values, not 2"),
+        ("width,height,count\n1,2\n", r"line 2: '1,2' has 2 values, not 3"),
+        ("1,2,3,4\n", r"line 1: '1,2,3,4' has 4 values, not 2 or 3"),
+        ("640;480\n", r"line 1: '640;480' has 1 values, not 2 or 3"),
         ("640\n", r"line 1: '640' has 1 values"),
         ("name,width,height\na,1,2\n", r"line 1: 'name,width,height' is no header"),
         ("width,width\n", r"is no header"),
