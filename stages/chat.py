@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts.errors import BluelmError
+from stages.artifacts.errors import BluelmError, UsageError
 from stages.artifacts.events import Finished, Notice
 from stages.artifacts.folder import open_artifact
 from stages.device.imaging.loading import check_image, read_size
@@ -20,8 +20,33 @@ from stages.device.imaging.reading import completed, make_all
 from stages.device.runtime.chat_config import ChatConfig, chat_options
 from stages.device.runtime.conversation import Conversation, Turn
 from stages.device.runtime.engine import Answer, Engine
+from stages.device.runtime.feature_disk import user_features
 from stages.device.runtime.generator import Token
 from stages.device.runtime.pictures import StoredFeatures
+from stages.device.speech.espeak import DEFAULT_VOICE
+from stages.device.speech.grammar import read_grammar, shipped_grammar
+from stages.device.speech.listener import Listener
+from stages.device.speech.speaker import Speaker
+from stages.device.speech.speaking import open_voice, speaking
+from stages.device.speech.sphinx import Sphinx
+
+
+class TalkConfig(ChatConfig):
+    """How to chat with speech.
+
+    Attributes:
+        grammar: what may be said to --listen, as JSGF; None for the question forms that are shipped.
+        dictation: hear anything rather than a grammar; far less accurate.
+        asr: a transformers folder of a speech recognition model, in place of the built-in recogniser.
+        voice: who says answers: a voice of espeak-ng or the path of a piper voice (.onnx).
+        speech_rate: how fast; 1 is usual.
+    """
+
+    grammar: Path | None = None
+    dictation: bool = False
+    asr: Path | None = None
+    voice: str = DEFAULT_VOICE
+    speech_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +99,10 @@ def conversation(
     stored = None
     if features is not None:
         stored = StoredFeatures(open_artifact(features, "features").path, artifact.digest)
-    engine = Engine(artifact.path, running, stored)
+    disk = user_features(artifact.digest) if config.cache else None
+    engine = Engine(artifact.path, running, stored, disk)
     try:
-        yield Conversation(engine, answering)
+        yield Conversation(engine, answering, artifact.digest)
     finally:
         engine.close()
 
@@ -114,6 +140,39 @@ def run(
             else:
                 yield event
         yield Finished(ChatResult(talk.turns[-1], talk.engine.load_s))
+
+
+def listener(config: TalkConfig) -> Listener:
+    """Who hears questions: a grammar, free dictation, or a transformers model.
+
+    Raises:
+        BluelmError: two of them are named, or one cannot be used.
+    """
+    named = [name for name in ("grammar", "dictation", "asr") if getattr(config, name)]
+    if len(named) > 1:
+        raise UsageError(
+            f"{' and '.join(f'--{name}' for name in named)} are given together.",
+            "A question is heard in one way.",
+            "Keep one of them.",
+        )
+    if config.asr is not None:
+        from stages.workshop.speech.recogniser import Recogniser  # the one place where chat needs torch
+
+        return Listener(Recogniser(config.asr))
+    if config.dictation:
+        return Listener(Sphinx(None))
+    return Listener(Sphinx(shipped_grammar() if config.grammar is None else read_grammar(config.grammar)))
+
+
+@contextmanager
+def speaker(config: TalkConfig, file: Path | None = None) -> Iterator[Speaker]:
+    """Who says answers, into a wav file or to the loudspeaker where none is named.
+
+    Raises:
+        BluelmError: the voice, the loudspeaker or the file cannot be used.
+    """
+    with speaking(open_voice(config.voice, config.speech_rate), file) as voice:
+        yield voice
 
 
 def _check(images: Sequence[Path]) -> None:

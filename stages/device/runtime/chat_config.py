@@ -26,7 +26,8 @@ class ChatConfig(RecipeModel):
         pipeline: overlap patch embedding with the ViT blocks.
         threads: CPU threads; None takes every core.
         keep_vision: hold the vision graphs in memory between pictures.
-        cache: keep the prepacked weights of a large model on disk, so that it loads faster the next time.
+        cache: keep on disk the prepacked weights of a large model, so that it loads faster the next time, and the
+            features of pictures, so that they need not be encoded again.
     """
 
     max_tokens: int = 256

@@ -117,7 +117,11 @@ class ImageEncoder:
         self._stopped.set()
 
     def encode(
-        self, pictures: Iterable[Tiles], output: FeatureKey = "image_features", timeline: Timeline | None = None
+        self,
+        pictures: Iterable[Tiles],
+        output: FeatureKey = "image_features",
+        timeline: Timeline | None = None,
+        on_tiles: Callable[[int], None] | None = None,
     ) -> Iterator[EncodedTiles]:
         """Encodes pictures in their order.
 
@@ -125,6 +129,7 @@ class ImageEncoder:
             pictures: tiles of one picture each, uint8 [tiles, 3, S, S]; drawn in the patch thread, as needed.
             output: after the connector (`image_features`) or before it (`vit_features`).
             timeline: where to record what ran when.
+            on_tiles: called with the number of tiles of each batch that is done.
 
         Raises:
             ModelError: a graph fails or computes NaN; whatever `pictures` raises passes through.
@@ -137,6 +142,8 @@ class ImageEncoder:
         for batch, values in self._run(graphs, batches(pictures, self.batch), output, timeline):
             rows.append(values)
             numbers.append(batch.number)
+            if on_tiles is not None:
+                on_tiles(len(values))
             if batch.last:
                 whole = np.concatenate(rows)
                 check_finite(whole, graphs.vision.path)

@@ -11,7 +11,7 @@ picture waits. Nothing here imports torch, transformers or onnx.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from stages.device.runtime.cache import overflow
 from stages.device.runtime.context import PictureSlot, TokenPrompt
 from stages.device.runtime.decoder import DEFAULT_CHUNK
 from stages.device.runtime.encoder import DEFAULT_BATCH, ImageEncoder
+from stages.device.runtime.feature_disk import FeatureDisk
 from stages.device.runtime.generator import Generation, StopReason, Token, generate
 from stages.device.runtime.language import DEFAULT_CAPACITY, LanguageModel, load_language
 from stages.device.runtime.memory import peak_rss_mb
@@ -116,13 +117,22 @@ class Engine:
         folder: the exported model.
         options: how to run it.
         stored: features that need not be computed.
+        disk: where features are kept between runs; None for nowhere.
+        clock: what waiting for pictures and for the first token is measured with.
 
     Raises:
         ModelError: graphs are missing, or configuration, tokenizer or template cannot be read.
     """
 
-    def __init__(self, folder: Path, options: EngineOptions | None = None, stored: FeatureStore | None = None) -> None:
-        self.folder, self.options = folder, options or EngineOptions()
+    def __init__(
+        self,
+        folder: Path,
+        options: EngineOptions | None = None,
+        stored: FeatureStore | None = None,
+        disk: FeatureDisk | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.folder, self.options, self.clock = folder, options or EngineOptions(), clock
         self.config = read_device_config(folder)
         for name in RUN_FILES:
             if not (folder / name).is_file():
@@ -133,7 +143,7 @@ class Engine:
         self.encoder = ImageEncoder(
             folder, self.config, self.options.threads, self.options.batch, self.options.pipeline, self._cache
         )
-        self.album = Album(PictureReader(self.encoder, self.config, stored), self._vision_idle)
+        self.album = Album(PictureReader(self.encoder, self.config, stored, disk), self._vision_idle, clock)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="language")
         self._language: Future[LanguageModel] = self._loader.submit(
             load_language,
@@ -152,6 +162,11 @@ class Engine:
         return self._language.result()
 
     @property
+    def loading(self) -> tuple[Future[object], ...]:
+        """What loads at the start; a future raises ModelError where that fails."""
+        return tuple(part for part in (self._vision, self._language) if part is not None)  # type: ignore[misc]
+
+    @property
     def load_s(self) -> float:
         """Seconds until both sides were loaded; they load side by side."""
         return max(self.language.load_s, self.encoder.load_s)
@@ -168,13 +183,17 @@ class Engine:
             ModelError: something cannot be loaded; all such problems together.
         """
         problems: list[BluelmError] = []
-        for part in (self._vision, self._language):
+        for part in self.loading:
             try:
-                if part is not None:
-                    part.result()
+                part.result()
             except BluelmError as problem:
                 problems.append(problem)
         raise_all(problems)
+
+    def prompt_tokens(self, messages: Sequence[Message], pictures: Sequence[PictureFeatures] = ()) -> int:
+        """How many positions a conversation takes before its answer; raises UsageError as `answer` does."""
+        tokens = [picture.tokens for picture in pictures]
+        return len(self.prompt.encode(messages, tokens, add_generation_prompt=True).ids)
 
     def answer(
         self,
@@ -189,7 +208,7 @@ class Engine:
             messages: see `stages.device.prompt.messages`.
             pictures: what its picture parts show, in order.
             options: length and sampling.
-            asked: `time.perf_counter()` when the question came; now where it is not given.
+            asked: `clock()` when the question came; now where it is not given.
 
         Yields:
             Every token, then the answer.
@@ -198,16 +217,16 @@ class Engine:
             UsageError: the conversation does not fit the model's context, or pictures do not fit its messages.
             ModelError: a graph fails or computes NaN.
         """
-        asked = time.perf_counter() if asked is None else asked
+        asked = self.clock() if asked is None else asked
         options = options or AnswerOptions()
         encoded = self.prompt.encode(messages, [picture.tokens for picture in pictures], add_generation_prompt=True)
         context = self.language.context
         if len(encoded.ids) > context.limit:
             raise overflow(len(encoded.ids), context.limit)
-        started = time.perf_counter()
+        started = self.clock()
         slots = [PictureSlot(picture.digest, picture.features) for picture in pictures]
         read = context.read(TokenPrompt(encoded.ids, self.prompt.image_token_id, slots))
-        prefilled = time.perf_counter()
+        prefilled = self.clock()
         state = Generation()
         tokens = generate(
             context,

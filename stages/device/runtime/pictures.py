@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,8 +15,9 @@ from stages.device.contract.feature_files import FeatureIndex, read_features, re
 from stages.device.imaging.crop import padding_colour
 from stages.device.imaging.cutting import CutPicture, cut_picture
 from stages.device.imaging.tiling import Tiling, plan_tiling
-from stages.device.runtime.album import PictureFeatures
+from stages.device.runtime.album import OnTiles, PictureFeatures
 from stages.device.runtime.encoder import ImageEncoder
+from stages.device.runtime.feature_disk import FeatureDisk
 from stages.device.runtime.timeline import Timeline
 
 
@@ -66,17 +68,30 @@ class PictureReader:
         encoder: the model's image encoder.
         config: its `device.json`.
         stored: features that need not be computed.
+        disk: where features are kept between runs; None for nowhere.
     """
 
-    def __init__(self, encoder: ImageEncoder, config: DeviceConfig, stored: FeatureStore | None = None) -> None:
-        self._encoder, self._config, self._stored = encoder, config, stored
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        config: DeviceConfig,
+        stored: FeatureStore | None = None,
+        disk: FeatureDisk | None = None,
+    ) -> None:
+        self._encoder, self._config, self._stored, self._disk = encoder, config, stored, disk
 
     def read(self, path: Path) -> bytes:
         """The picture's bytes. Raises ImageError where there are none."""
         return picture_bytes(path)
 
-    def encode(self, path: Path, data: bytes, digest: str) -> PictureFeatures:
+    def encode(self, path: Path, data: bytes, digest: str, on_tiles: OnTiles | None = None) -> PictureFeatures:
         """Tiles and encodes a picture, or takes its stored features.
+
+        Args:
+            path: stands for the picture in messages.
+            data: its bytes.
+            digest: their sha256.
+            on_tiles: called with tiles done and tiles in all.
 
         Raises:
             ImageError: the picture is broken.
@@ -84,9 +99,9 @@ class PictureReader:
             ArtifactError: stored features are damaged, or of another shape than the picture needs.
         """
         picture = tile_picture(data, str(path), self._config)
+        wanted = (picture.tiling.tokens, self._config.decoder.hidden_size)
         stored = self._stored.get(digest) if self._stored is not None else None
         if stored is not None:
-            wanted = (picture.tiling.tokens, self._config.decoder.hidden_size)
             if stored.shape != wanted:
                 raise ArtifactError(
                     f"The stored features of {path} are {list(stored.shape)}, not {list(wanted)}.",
@@ -94,10 +109,19 @@ class PictureReader:
                     "Encode it again: bluelm encode MODEL PICTURES --out FOLDER --force",
                 )
             return self._made(path, digest, picture.tiling, stored, stored_already=True)
+        kept = self._disk.get(digest, wanted) if self._disk is not None else None
+        if kept is not None:
+            return self._made(path, digest, picture.tiling, kept, stored_already=True)
         timeline = Timeline()
-        encoded = next(self._encoder.encode([picture.tiles], timeline=timeline))
+        watch = None if on_tiles is None else _counting(picture.tiling.tiles, on_tiles)
+        encoded = next(self._encoder.encode([picture.tiles], timeline=timeline, on_tiles=watch))
         features = encoded.values.reshape(-1, encoded.values.shape[-1])  # [tiles·t, H]
         return self._made(path, digest, picture.tiling, features, timeline)
+
+    def keep(self, made: PictureFeatures) -> None:
+        """Keeps features on disk, where there is a place for them."""
+        if self._disk is not None:
+            self._disk.put(made.digest, made.features)
 
     def _made(
         self,
@@ -119,6 +143,19 @@ class PictureReader:
             reused=stored_already,
             spans=timeline.spans if timeline is not None else (),
         )
+
+
+def _counting(total: int, on_tiles: OnTiles) -> Callable[[int], None]:
+    """Adds up the tiles of each batch; says at once that none is done yet."""
+    done = 0
+
+    def count(tiles: int) -> None:
+        nonlocal done
+        done += tiles
+        on_tiles(done, total)
+
+    count(0)
+    return count
 
 
 def picture_bytes(path: Path) -> bytes:

@@ -14,9 +14,9 @@ from stages.device.prompt.messages import Message
 from stages.device.runtime.album import PictureFeatures
 from stages.device.runtime.cache import overflow
 from stages.device.runtime.engine import Answer, AnswerOptions, Engine
+from stages.device.runtime.feature_memory import FeatureMemory
 from stages.device.runtime.generator import Token
 from stages.device.runtime.pictures import FeatureStore, PictureReader
-from stages.device.serve.feature_cache import FeatureCache
 from stages.device.serve.picture_sources import RequestPicture
 
 
@@ -65,7 +65,7 @@ class EngineModel:
     ) -> None:
         self.engine, self.name, self.fingerprint = engine, name, fingerprint
         self._reader = PictureReader(engine.encoder, engine.config, stored)
-        self._cache = FeatureCache(cache_bytes)
+        self._cache = FeatureMemory(cache_bytes)
 
     def check(self, messages: Sequence[Message], sizes: Sequence[Size]) -> None:
         """Renders and counts the prompt, so that what does not fit is told before anything waits or is encoded.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
-from stages.device.runtime.album import PictureFeatures
+if TYPE_CHECKING:
+    from stages.device.runtime.album import PictureFeatures
 
 
-class FeatureCache:
+class FeatureMemory:
     """Keeps features; used by one thread.
 
     Args:
