@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -56,6 +58,43 @@ class Share:
         self.held += size
 
 
+class Body:
+    """The body of one request, as it comes.
+
+    Args:
+        request: the request.
+
+    Attributes:
+        whole: nothing more comes.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.whole = False
+
+    async def piece(self) -> bytes:
+        """What came next; raises ClientDisconnect where the client left."""
+        message = await self._request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        self.whole = not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    async def drain(self) -> None:
+        """Reads what a client still sends and throws it away: it would else see a broken connection, not the answer.
+
+        Raises:
+            ClientDisconnect: it left.
+        """
+        if self._request.headers.get("expect", "").lower() == "100-continue":
+            return  # it waits for a word before it sends
+        seen = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while not self.whole and seen < _DRAINED_BYTES:
+                    seen += len(await self.piece())
+
+
 async def read_body(request: Request, limits: ServeLimits, share: Share) -> bytes:
     """The body.
 
@@ -64,11 +103,12 @@ async def read_body(request: Request, limits: ServeLimits, share: Share) -> byte
         ClientDisconnect: the client left.
     """
     limit = int(limits.body_mb * MB)
-    pieces: list[bytes] = []
+    body, pieces = Body(request), []
     try:
         async with asyncio.timeout(limits.body_s):
             _check_announced(request, limit)
-            async for piece in request.stream():
+            while not body.whole:
+                piece = await body.piece()
                 if share.held + len(piece) > limit:
                     raise _too_large(limit)
                 share.grow(len(piece))
@@ -78,28 +118,15 @@ async def read_body(request: Request, limits: ServeLimits, share: Share) -> byte
         raise ApiError(408, message, "request_timeout", headers={"Connection": "close"}) from None
     except ApiError as error:
         pieces.clear()
-        error.headers["Connection"] = "close"
-        await drain(request)
-        raise
+        await refuse_body(body, error)
     return b"".join(pieces)
 
 
-async def drain(request: Request) -> None:
-    """Reads what a client still sends and throws it away: it would else see a broken connection, not the answer."""
-    if request.headers.get("expect", "").lower() == "100-continue":
-        return  # it waits for a word before it sends
-    seen = 0
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            while seen < _DRAINED_BYTES:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                seen += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
+async def refuse_body(body: Body, error: ApiError) -> NoReturn:
+    """Raises an error that is the answer to a request whose body was not read."""
+    error.headers["Connection"] = "close"
+    await body.drain()
+    raise error
 
 
 def _check_announced(request: Request, limit: int) -> None:

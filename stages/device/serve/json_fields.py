@@ -98,16 +98,14 @@ def as_fields(value: Any, place: str) -> JsonFields:
 
 
 def _bounded(path: str, kind: str, value: float, low: float | None, high: float | None) -> float:
-    for bound, side, sign, wrong in (
-        (low, "below minimum", ">=", low is not None and not value >= low),
-        (high, "above maximum", "<=", high is not None and not value <= high),
-    ):
-        if wrong:
-            message = (
-                f"Invalid '{path}': {kind} {side} value. Expected a value {sign} {bound}, but got {value} instead."
-            )
-            raise ApiError(400, message, f"{kind}_{side[:9].replace(' ', '_')}_value", path)
-    return value
+    if low is not None and value < low:
+        side, expected = "below minimum", f">= {low}"
+    elif high is not None and value > high:
+        side, expected = "above maximum", f"<= {high}"
+    else:
+        return value
+    message = f"Invalid '{path}': {kind} {side} value. Expected a value {expected}, but got {value} instead."
+    raise ApiError(400, message, f"{kind}_{side.replace(' ', '_')}_value", path)
 
 
 def _short(text: str) -> str:

@@ -36,9 +36,10 @@ class PictureFolder:
             descriptor = self._opened(parts)
         except (OSError, ValueError):
             raise _refused(place, "There is no such file in the folder that this server reads pictures from.") from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _refused(place, "It is not a regular file.")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _refused(place, "It is not a regular file.")
             data = file.read(limit + 1)
         if len(data) > limit:
             raise _refused(place, f"It is larger than the {limit:,} bytes that this server takes.")

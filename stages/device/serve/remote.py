@@ -7,6 +7,7 @@ environment are not used: they would resolve names elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
@@ -24,6 +25,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 3
+_TOO_LONG = "It took too long."
 # RFC 6052 and RFC 3056: IPv4 addresses inside of IPv6 ones, which a gateway would turn back.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -81,7 +83,10 @@ class RemotePictures:
             found = self._get(url, place, limit, deadline)
             if isinstance(found, bytes):
                 return found
-            url = urljoin(url, found)
+            try:
+                url = urljoin(url, found)
+            except ValueError:
+                raise _refused(place, "It redirects to what is not a URL.") from None
         raise _refused(place, "It redirects too often.")
 
     def _get(self, url: str, place: str, limit: int, deadline: float) -> bytes | str:
@@ -90,7 +95,7 @@ class RemotePictures:
         address = self._address(host, port, place)
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise _refused(place, "It took too long.")
+            raise _refused(place, _TOO_LONG)
         connection = _Connection(split.scheme, host, port, address, remaining)
         # A machine that sends a byte now and then would never run into a socket's time limit.
         watchdog = threading.Timer(remaining, connection.abort)
@@ -104,11 +109,11 @@ class RemotePictures:
             if answer.status != 200:
                 raise _refused(place, f"Its machine answers {answer.status}.")
             data = answer.read(limit + 1)
-            if len(data) < min(limit + 1, answer.length or 0):
-                raise _refused(place, "It came only in part.")
+            if len(data) <= limit and answer.length:  # what is left of what was announced
+                raise _refused(place, _TOO_LONG if time.monotonic() >= deadline else "It came only in part.")
         except (OSError, http.client.HTTPException, ValueError, UnicodeError):
             late = time.monotonic() >= deadline
-            raise _refused(place, "It took too long." if late else "Its machine cannot be reached.") from None
+            raise _refused(place, _TOO_LONG if late else "Its machine cannot be reached.") from None
         finally:
             watchdog.cancel()
             connection.close()
@@ -135,22 +140,20 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, scheme: str, host: str, port: int, address: str, seconds: float) -> None:
         super().__init__(host, port, timeout=seconds)
         self._scheme, self._address = scheme, address
+        self._plain: socket.socket | None = None
 
     def connect(self) -> None:
-        plain = socket.create_connection((self._address, self.port), self.timeout)
+        self._plain = socket.create_connection((self._address, self.port), self.timeout)
+        self.sock = self._plain
         if self._scheme == "https":
-            self.sock = plain  # so that `abort` reaches a handshake too
-            self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
-        else:
-            self.sock = plain
+            self.sock = ssl.create_default_context().wrap_socket(self._plain, server_hostname=self.host)
 
     def abort(self) -> None:
         """Ends whatever another thread waits for here."""
-        if self.sock is not None:
-            try:
-                self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has just been closed
-                return
+        if self._plain is not None:
+            # http.client lets go of its socket while an answer is still being read from it.
+            with contextlib.suppress(OSError):
+                self._plain.shutdown(socket.SHUT_RDWR)
 
 
 def _checked(url: str, place: str) -> tuple[SplitResult, str, int]:

@@ -17,7 +17,7 @@ from stages.device.runtime.cache import ContextLengthError
 from stages.device.runtime.engine import AnswerOptions
 from stages.device.serve.access import Access
 from stages.device.serve.api_errors import ApiError, stopping, too_long
-from stages.device.serve.body import Buffer, Share, drain, read_body
+from stages.device.serve.body import Body, Buffer, Share, read_body, refuse_body
 from stages.device.serve.chat_request import ChatRequest, PictureReference, read_request
 from stages.device.serve.job import Job, JobEvents
 from stages.device.serve.limits import MB, ServeLimits
@@ -93,9 +93,7 @@ class Service:
                 self.metrics.refused.add()
                 raise self.worker.full()
         except ApiError as error:
-            error.headers["Connection"] = "close"
-            await drain(request)
-            raise
+            await refuse_body(Body(request), error)
 
     async def _picture(self, reference: PictureReference) -> RequestPicture:
         remote = self.sources.is_remote(reference)
