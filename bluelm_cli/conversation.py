@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bluelm_cli import console
+from bluelm_cli.speech import Ears, SpeechFlags, corrected, mouth
 from stages.artifacts.errors import BluelmError
 
 if TYPE_CHECKING:
-    from stages.chat import ChatConfig
+    from stages.chat import TalkConfig
     from stages.device.runtime.conversation import Conversation
+    from stages.device.speech.speaker import Speaker
 
 # How a line begins that may be a dropped or pasted path rather than a question.
 _PATH_STARTS = ("/", "~", "./", "../", "'", '"')
@@ -28,11 +30,12 @@ Type a question. Pictures that were named since the last question belong to it.
   /images       the pictures of this conversation
   /reset        forget questions, answers and pictures
   /stats        tokens, times and memory
+  /listen [WAV] ask by voice: at the microphone, or what a wav file says (with --listen: an empty line listens)
   /help         this
   /exit         end (also Ctrl-D, or Ctrl-C twice)"""
 
 
-def talk(config: ChatConfig, model: Path, images: Sequence[Path], features: Path | None) -> None:
+def talk(config: TalkConfig, model: Path, images: Sequence[Path], features: Path | None, speech: SpeechFlags) -> None:
     """Talks until the user ends it.
 
     Raises:
@@ -40,8 +43,11 @@ def talk(config: ChatConfig, model: Path, images: Sequence[Path], features: Path
     """
     from stages.chat import conversation
 
-    with conversation(config, model, features) as talking:
-        terminal = Terminal(talking)
+    ears = Ears(config)
+    if speech.listen:
+        _ = ears.listener  # what is missing is told before the model loads
+    with mouth(config, speech) as speaker, conversation(config, model, features) as talking:
+        terminal = Terminal(talking, ears, speaker, speech.listen)
         for path in images:
             terminal.guard(lambda path=path: terminal.name(path))  # type: ignore[misc]
         talking.engine.wait()
@@ -56,16 +62,26 @@ def printable(text: str) -> str:
 
 
 class Terminal:
-    """Reads lines and does what they say."""
+    """Reads lines and does what they say.
 
-    def __init__(self, talking: Conversation) -> None:
-        self.talking = talking
+    Args:
+        talking: the conversation.
+        ears: hear spoken questions.
+        speaker: says answers, where they are said.
+        listens: an empty line listens at the microphone.
+    """
+
+    def __init__(
+        self, talking: Conversation, ears: Ears, speaker: Speaker | None = None, listens: bool = False
+    ) -> None:
+        self.talking, self._ears, self._speaker, self._listens = talking, ears, speaker, listens
         self.interactive = sys.stdin.isatty()
         self._commands: dict[str, Callable[[str], None]] = {
             "/image": self._image,
             "/images": lambda _: self._images(),
             "/reset": lambda _: self._reset(),
             "/stats": lambda _: self._stats(),
+            "/listen": self._listen,
             "/help": lambda _: console.note(HELP),
         }
 
@@ -73,6 +89,8 @@ class Terminal:
         """Reads and does one line after the other, to the end of input."""
         if self.interactive:
             console.note(f"{self.talking.engine.config.name} · /help shows the commands, /exit ends")
+            if self._listens:
+                console.note("Press Enter on an empty line and ask; correct what was heard, or empty the line.")
         interrupted = False
         while True:
             try:
@@ -82,6 +100,8 @@ class Terminal:
                 interrupted = False
                 self.guard(lambda line=line: self._do(line))  # type: ignore[misc]
             except KeyboardInterrupt:
+                if self._speaker is not None:
+                    self._speaker.stop()
                 console.note("" if self.interactive else "interrupted")
                 if interrupted:
                     return
@@ -117,6 +137,8 @@ class Terminal:
     def _do(self, line: str) -> None:
         word, _, rest = line.partition(" ")
         if not line:
+            if self._listens and self.interactive:
+                self._listen("")
             return
         if word in self._commands:
             self._commands[word](rest.strip())
@@ -133,7 +155,7 @@ class Terminal:
         started = False
         try:
             with closing(self.talking.ask(text)) as events:
-                for event in events:
+                for event in events if self._speaker is None else self._speaker.follow(events):
                     if isinstance(event, Token):
                         started = True
                         console.emit_text(printable(event.text), end="")
@@ -148,6 +170,17 @@ class Terminal:
             console.emit_text("")
         if self.interactive:
             console.note(self._summary())
+        if self._speaker is not None:
+            self._speaker.wait()
+
+    def _listen(self, words: str) -> None:
+        text = self._ears.question(picture_path(words) if words else None)
+        if self.interactive:
+            text = corrected(text)
+        if text:
+            self._ask(text)
+        else:
+            console.note("Not asked.")
 
     def _image(self, words: str) -> None:
         if words:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bluelm_cli import console
+from bluelm_cli.bare_flag import MICROPHONE, BareListenCommand
 from bluelm_cli.options import Json, Recipe, Seed, Set, Threads
 from stages.artifacts.errors import UsageError
 
 if TYPE_CHECKING:
-    from stages.chat import ChatConfig, ChatResult
+    from bluelm_cli.speech import SpeechFlags
+    from stages.artifacts.events import Finished, Notice
+    from stages.chat import ChatResult, TalkConfig
     from stages.chat_serve import ServeResult
+    from stages.device.runtime.generator import Token
 
 
 def chat(
@@ -45,6 +50,28 @@ def chat(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Keep no prepared weights of a large model on disk ($BLUELM_CACHE).")
     ] = False,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen", metavar="[WAV]", help="Ask what is said in this wav file; alone: at the microphone, in turns."
+        ),
+    ] = None,
+    grammar: Annotated[
+        Path | None, typer.Option("--grammar", metavar="JSGF", help="--listen: the questions that may be asked.")
+    ] = None,
+    dictation: Annotated[
+        bool, typer.Option("--dictation", help="--listen: hear anything; most questions are misheard.")
+    ] = False,
+    asr: Annotated[
+        Path | None, typer.Option("--asr", metavar="DIR", help="--listen: hear with this transformers model.")
+    ] = None,
+    speak: Annotated[bool, typer.Option("--speak", help="Say answers while they are made.")] = False,
+    speak_to: Annotated[
+        Path | None, typer.Option("--speak-to", metavar="WAV", help="Say answers into this file instead.")
+    ] = None,
+    voice: Annotated[
+        str | None, typer.Option("--voice", help="espeak-ng's voice or language (en-us), or a piper voice's .onnx.")
+    ] = None,
     serve: Annotated[
         str | None,
         typer.Option("--serve", metavar="[HOST:]PORT", help="Answer programs: an OpenAI-compatible API at this port."),
@@ -70,10 +97,13 @@ def chat(
 
     Example: bluelm chat build/onnx --image photo.png
 
+    Example: bluelm chat --image photo.png --listen question.wav --speak
+
     Example: bluelm chat build/onnx --serve 8000
     """
+    from bluelm_cli.speech import Ears, SpeechFlags
     from stages.artifacts.recipes import load_config
-    from stages.chat import ChatConfig
+    from stages.chat import TalkConfig
     from stages.device.runtime.shipped import model_or_shipped
 
     flags = {
@@ -88,11 +118,15 @@ def chat(
         "keep_vision": keep_vision or None,
         "cache": False if no_cache else None,
     }
+    spoken = {"grammar": grammar, "dictation": dictation or None, "asr": asr, "voice": voice}
     serving = {"api_key_env": api_key_env, "allow_files": allow_files, "allow_urls": allow_urls or None}
     if serve is not None:
-        if prompt is not None or images:
+        alone = (prompt, images or None, listen, speak or None, speak_to, *spoken.values())
+        if any(value is not None for value in alone):
             raise UsageError(
-                "--serve with --prompt or --image.", "A server answers what it is sent.", "Leave one of them out."
+                "--serve with --prompt, --image or speech.",
+                "A server answers what it is sent.",
+                "Leave one of them out.",
             )
         served = _serve(flags | serving, recipe, sets or [], model_or_shipped(model), serve, features)
         if as_json:
@@ -102,12 +136,20 @@ def chat(
         raise UsageError(
             "--api-key-env, --allow-files and --allow-urls need --serve.", "They are a server's.", "Add --serve PORT."
         )
-    config = load_config(ChatConfig, recipe=recipe, sets=sets or [], flags=flags)
+    if listen is not None and prompt is not None:
+        raise UsageError("--listen with --prompt.", "There is one question at a time.", "Leave one of them out.")
+    config = load_config(TalkConfig, recipe=recipe, sets=sets or [], flags=flags | spoken)
     folder = model_or_shipped(model)
-    if prompt is not None:
-        result = _ask(config, folder, _from_stdin() if prompt == "-" else prompt, images or [], features, as_json)
+    speech = SpeechFlags(listen == MICROPHONE, speak, speak_to)
+    heard = None
+    # The microphone is for conversations; a script that wants JSON asks one question.
+    if listen is not None and (listen != MICROPHONE or as_json):
+        heard = Ears(config).question(None if listen == MICROPHONE else Path(listen))
+    question = heard if heard is not None else _from_stdin() if prompt == "-" else prompt
+    if question is not None:
+        result = _ask(config, folder, question, images or [], features, as_json, speech)
         if as_json:
-            console.emit_json(result.as_dict())
+            console.emit_json(result.as_dict() | ({} if heard is None else {"heard": heard}))
     elif as_json:
         raise UsageError(
             "--json without --prompt.", "A conversation has no single answer to print.", "Add --prompt TEXT."
@@ -115,30 +157,47 @@ def chat(
     else:
         from bluelm_cli.conversation import talk
 
-        talk(config, folder, images or [], features)
+        talk(config, folder, images or [], features, speech)
 
 
 def _ask(
-    config: ChatConfig, model: Path, prompt: str, images: list[Path], features: Path | None, quiet: bool
+    config: TalkConfig,
+    model: Path,
+    prompt: str,
+    images: list[Path],
+    features: Path | None,
+    quiet: bool,
+    speech: SpeechFlags,
 ) -> ChatResult:
-    """One question; unless quiet, its answer streams to stdout."""
-    from bluelm_cli.conversation import printable
+    """One question; unless quiet, its answer streams to stdout; it is said where that is asked for."""
+    from bluelm_cli.speech import mouth
     from stages import chat as stage
+
+    with mouth(config, speech) as speaker:
+        events = stage.run(config, model, prompt, images, features)
+        return _show(events if speaker is None else speaker.follow(events), quiet)
+
+
+def _show(events: Iterator[Token | Notice | Finished[ChatResult]], quiet: bool) -> ChatResult:
+    from bluelm_cli.conversation import printable
     from stages.artifacts.events import Finished, Notice
 
     notices: list[Notice] = []
-    for event in stage.run(config, model, prompt, images, features):
+    result: ChatResult | None = None
+    for event in events:  # to their end: a speaker says the last sentence there
         if isinstance(event, Finished):
-            if not quiet:
-                console.emit_text("")
-            for notice in notices:
-                console.note(notice.text, notice.level == "warning")
-            return event.result
-        if isinstance(event, Notice):
+            result = event.result
+        elif isinstance(event, Notice):
             notices.append(event)
         elif not quiet:
             console.emit_text(printable(event.text), end="")
-    raise RuntimeError("the stage ended without a Finished event")
+    if result is None:
+        raise RuntimeError("the stage ended without a Finished event")
+    if not quiet:
+        console.emit_text("")
+    for notice in notices:
+        console.note(notice.text, notice.level == "warning")
+    return result
 
 
 def _serve(
@@ -162,3 +221,6 @@ def _from_stdin() -> str:
     if not text:
         raise UsageError("--prompt - found nothing on stdin.", "There is no question.", "Pipe a text into the command.")
     return text
+
+
+chat.command_class = BareListenCommand  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ PROMPT = ("stages.device.prompt", *CONTRACT)
 DEVICE_PUBLIC = PROMPT
 RUNTIME = ("stages.device.runtime", *DEVICE_PUBLIC)
 SERVE = ("stages.device.serve", *RUNTIME)
+SPEECH = ("stages.device.speech", *RUNTIME)
 MODEL = ("stages.workshop.model", *DEVICE_PUBLIC)
 CORPUS = ("stages.workshop.corpus", *MODEL)
 QUANT = ("stages.workshop.quant", *CORPUS)
@@ -32,11 +33,13 @@ DIRECTIONS = {
     "stages.device.contract": CONTRACT,
     "stages.device.runtime": RUNTIME,
     "stages.device.serve": SERVE,
+    "stages.device.speech": SPEECH,
     "stages.workshop.model": MODEL,
     "stages.workshop.corpus": CORPUS,
     "stages.workshop.quant": QUANT,
     "stages.workshop.training": TRAINING,
     "stages.workshop.graph": GRAPH,
+    "stages.workshop.speech": ("stages.workshop.speech", *ARTIFACTS),
     "stages.measure": ("stages.measure", *RUNTIME),
     "stages.evaluate": ("stages.evaluate", "stages.measure", *RUNTIME),
 }

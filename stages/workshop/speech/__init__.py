@@ -1,0 +1,1 @@
+"""Speech recognition by transformers, for `bluelm chat --asr`."""
