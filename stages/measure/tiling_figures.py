@@ -18,7 +18,9 @@ from stages.measure.svg import (
 
 WIDTH = 860.0
 _BAR, _GAP = 20.0, 10.0
-_PAPER_ALPHA = 0.1
+# A map of grids has at most so many columns and rows, each cell so wide; shares below are drawn without a number.
+_MAP_SIDE, _CELL = 7, 27.0
+_SHOWN = 0.005
 REFERENCE = "relaxed"
 
 Rules = Mapping[str, Mapping[str, Any]]
@@ -103,7 +105,7 @@ def cost_bars(rules: Rules) -> str:
 def _seconds(figures: Mapping[str, Any]) -> float | None:
     """All seconds of a rule; None where a part that others have is unknown."""
     encode, prefill = figures.get("encode_seconds"), figures.get("prefill_seconds")
-    if encode is None and not figures.get("cuts_our_tiles", True):
+    if encode is None and not figures["cuts_our_tiles"]:
         return None
     return None if encode is None and prefill is None else (encode or 0.0) + (prefill or 0.0)
 
@@ -125,7 +127,8 @@ def enlargement_histograms(rules: Rules) -> str:
     )
     for index, (rule, figures) in enumerate(rules.items()):
         left, top = (index % across) * (wide + 40), (index // across) * (tall + 26)
-        mean = f"mean ×{figures['mean_enlargement']:.2f}"
+        mean = figures["mean_enlargement"]
+        mean = f"mean ×{mean:.2f}" if mean < 100 else f"mean ×{mean:,.0f}"
         shapes.append(text(left, top + 13, rule, "label strong"))
         shapes.append(text(left + wide, top + 13, mean, "small", "end"))
         bins = figures["enlargement_histogram"]
@@ -172,7 +175,7 @@ def _histogram(
         to = "more" if bin["to"] is None else f"{bin['to']:g}"
         hint = f"{unit}{bin['from']:g} to {to}: {bin['images']:,} pictures ({share:.2%})"
         shapes.append(rectangle(x + 1, floor - tall, step - 2, tall, css, hint))
-        if share >= 0.005:
+        if share >= _SHOWN:
             shapes.append(text(x + step / 2, floor - tall - 3, f"{100 * share:.0f}%", "tiny", "middle"))
         shapes.append(text(x + 1, floor + 12, f"{unit}{bin['from']:g}", "tiny faint"))
     return [line(left, floor, left + width, floor, "rule"), *shapes]
@@ -211,28 +214,51 @@ def alpha_curves(points: Sequence[Mapping[str, float]], rules: Rules, alpha: flo
 
 
 def grid_maps(rules: Rules) -> str:
-    """Which grids each rule chooses: share of pictures, columns across and rows down."""
-    maps = {rule: _grids(figures["grids"]) for rule, figures in rules.items() if figures.get("cuts_our_tiles", True)}
-    cell, shapes, left, top, tallest = 27.0, [], 0.0, 0.0, 0.0
-    for rule, shares in maps.items():
-        cols, rows = max(col for col, _ in shares), max(row for _, row in shares)
-        wide = max(18 + cols * cell, text_width(rule))
+    """Which grids each rule chooses: share of pictures, columns across and rows down; of large grids the commonest."""
+    shares = {rule: _grids(figures["grids"]) for rule, figures in rules.items() if figures["cuts_our_tiles"]}
+    shapes, left, top, tallest = [], 0.0, 0.0, 0.0
+    for rule, of_rule in shares.items():
+        small = max(max(grid) for grid in of_rule) <= _MAP_SIDE
+        drawn, wide, tall = _map(of_rule, left, top) if small else _commonest(of_rule, left, top)
+        wide = max(wide, text_width(rule))
         if left and left + wide > WIDTH:
             left, top, tallest = 0.0, top + tallest + 16, 0.0
-        shapes.append(text(left, top + 13, rule, "label strong"))
-        shapes += [text(left + 18 + (c - 0.5) * cell, top + 30, str(c), "tiny faint", "middle") for c in _upto(cols)]
-        shapes += [text(left + 8, top + 34 + (r - 0.35) * cell, str(r), "tiny faint", "middle") for r in _upto(rows)]
-        for (col, row), share in sorted(shares.items()):
-            x, y = left + 18 + (col - 1) * cell, top + 34 + (row - 1) * cell
-            shapes.append(
-                f'<rect x="{x + 1:g}" y="{y + 1:g}" width="{cell - 2:g}" height="{cell - 2:g}" class="accent" '
-                f'fill-opacity="{0.12 + 0.6 * share:.3f}"><title>{col}:{row} for {share:.2%}</title></rect>'
-            )
-            if share >= 0.005:
-                shapes.append(text(x + cell / 2, y + cell / 2 + 4, f"{100 * share:.0f}", "tiny", "middle"))
-        tallest = max(tallest, 34 + rows * cell)
+            drawn, _, tall = _map(of_rule, left, top) if small else _commonest(of_rule, left, top)
+        shapes += [text(left, top + 13, rule, "label strong"), *drawn]
+        tallest = max(tallest, tall)
         left += wide + 30
     return figure(WIDTH, top + tallest + 4, shapes, "Grids chosen, percent of pictures")
+
+
+def _map(shares: Mapping[tuple[int, int], float], left: float, top: float) -> tuple[list[str], float, float]:
+    """A cell for each grid, with the width and height of all of them."""
+    cols, rows = max(col for col, _ in shares), max(row for _, row in shares)
+    shapes = [text(left + 18 + (c - 0.5) * _CELL, top + 30, str(c), "tiny faint", "middle") for c in _upto(cols)]
+    shapes += [text(left + 8, top + 34 + (r - 0.35) * _CELL, str(r), "tiny faint", "middle") for r in _upto(rows)]
+    for (col, row), share in sorted(shares.items()):
+        x, y = left + 18 + (col - 1) * _CELL, top + 34 + (row - 1) * _CELL
+        shapes.append(
+            f'<rect x="{x + 1:g}" y="{y + 1:g}" width="{_CELL - 2:g}" height="{_CELL - 2:g}" class="accent" '
+            f'fill-opacity="{0.12 + 0.6 * share:.3f}"><title>{col}:{row} for {share:.2%}</title></rect>'
+        )
+        if share >= _SHOWN:
+            shapes.append(text(x + _CELL / 2, y + _CELL / 2 + 4, f"{100 * share:.0f}", "tiny", "middle"))
+    return shapes, 18 + cols * _CELL, 34 + rows * _CELL
+
+
+def _commonest(shares: Mapping[tuple[int, int], float], left: float, top: float) -> tuple[list[str], float, float]:
+    """A bar for each of the commonest grids, with the width and height of all of them."""
+    ranked = sorted(shares.items(), key=lambda item: (-item[1], item[0]))
+    shapes = []
+    for index, ((col, row), share) in enumerate(ranked[:_MAP_SIDE]):
+        y = top + 26 + index * 20
+        shapes.append(text(left + 34, y + 11, f"{col}:{row}", "small", "end"))
+        shapes.append(rectangle(left + 40, y, 1 + 60 * share / ranked[0][1], 14, "accent", f"{share:.2%}"))
+        shapes.append(text(left + 46 + 60 * share / ranked[0][1], y + 11, f"{100 * share:.0f}", "tiny"))
+    more = len(ranked) - _MAP_SIDE
+    if more > 0:
+        shapes.append(text(left, top + 38 + _MAP_SIDE * 20, f"and {more} other grids", "small faint"))
+    return shapes, 125.0, 44 + _MAP_SIDE * 20.0
 
 
 def _upto(last: int) -> range:

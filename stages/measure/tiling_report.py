@@ -137,7 +137,11 @@ def _figures(statistics: Mapping[str, Any], pictures: Sequence[Image.Image]) -> 
     )
     about += "below the bars, percent of pictures above."
     yield _section("Enlargement", about, enlargement_histograms(rules))
-    yield _section("Grids", "Columns to the right, rows downwards, percent of pictures.", grid_maps(rules))
+    yield _section(
+        "Grids",
+        "Percent of pictures: columns to the right, rows downwards; of large grids the commonest.",
+        grid_maps(rules),
+    )
     sweep, alpha = statistics["alpha_sweep"], statistics["config"]["alpha"]
     if sweep:
         about = (
