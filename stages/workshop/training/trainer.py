@@ -121,7 +121,11 @@ class StageTrainer(Trainer):
             batch["vision_features" if features else "pixel_values"] = (
                 tiles if features else normalize_tiles(tiles, self.mean, self.std)
             )
-        return answer_loss(model, batch, labels, positions, items)
+        loss = answer_loss(model, batch, labels, positions, items)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            # A pass without a picture, where only the connector learns: nothing of it learns, and that is no error.
+            loss = loss + loss.new_zeros((), requires_grad=True)
+        return loss
 
     def batch_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """A batch that did not come through the loader, on the training device, without what is only counted."""
