@@ -214,6 +214,7 @@ def _stats_config(
     """
     from stages.tile_stats import StatsConfig
 
+    raise_all(flag_problems(flags, max_grid, rules))
     flags = {**flags, "rules": compared_rules(False, rules) or None}
     return _loaded(StatsConfig, recipe, sets, flags, max_grid, rules)
 

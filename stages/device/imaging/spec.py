@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 RuleName = Literal["relaxed", "llava-next", "internvl-1.5", "ferret-ui-2", "xcomposer2-4khd"]
 # Schemes that are counted beside them: more than one grid, or slices of a size of their own.
 CountedName = Literal["mini-monkey", "minicpm-v", "qwen2-vl"]
-AnyRule = RuleName | CountedName
+AnyRule = Literal[RuleName, CountedName]
 Resample = Literal["bicubic", "bilinear", "lanczos", "nearest"]
 Alpha = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 GridSide = Annotated[int, Field(ge=1, le=64)]
