@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stages.tile_corpus import TileCorpusConfig, TileCorpusResult
 
 ENGINES = ("local", "ray")
-_OWN_KEYS = ("pictures_per_shard", "shard_format", "skip_broken")
+_OWN_KEYS = ("pictures_per_shard", "shard_format", "skip_broken", "scaler")
 
 
 def engine_problems(engine: str | None, out: Path | None) -> list[BluelmError]:

@@ -5,7 +5,7 @@ Axes: tiles, 3 = RGB, S = side of a tile in pixels, rows and cols of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +14,10 @@ from PIL import Image
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import REDUCING_GAP, Reduced
 from stages.device.imaging.tiling import Tiling
+
+# Red, green and blue of a scaled picture, uint8 [height, width] each.
+Planes = Sequence[np.ndarray]
+Scaler = Callable[[Reduced, Size, Image.Resampling, float | None], Planes]
 
 
 class Colour(NamedTuple):
@@ -37,8 +41,21 @@ def crop_tiles(
     return cut_tiles(Reduced.whole(image), tiling, pad, resample, exact=exact)
 
 
+def pillow_scaled(picture: Reduced, size: Size, method: Image.Resampling, gap: float | None) -> Planes:
+    """Pillow's filter; with a gap, whole pixels are averaged first to no less than so many times the size."""
+    scaled = picture.image.resize(size, method, picture.box, gap)
+    bands = scaled.split() if scaled.mode == "RGB" else (scaled,) * 3
+    return [np.asarray(band) for band in bands]
+
+
 def cut_tiles(
-    picture: Reduced, tiling: Tiling, pad: Colour, resample: str = "bicubic", *, exact: bool = False
+    picture: Reduced,
+    tiling: Tiling,
+    pad: Colour,
+    resample: str = "bicubic",
+    *,
+    exact: bool = False,
+    scaler: Scaler = pillow_scaled,
 ) -> np.ndarray:
     """The thumbnail, where there is one, then the local tiles row by row.
 
@@ -49,6 +66,7 @@ def cut_tiles(
         resample: Pillow's name of the filter (bicubic, bilinear, lanczos, nearest).
         exact: apply the filter to all pixels; otherwise much larger pictures are first averaged in whole pixels, to no
             less than `REDUCING_GAP` times their place.
+        scaler: what scales; another one must give Pillow's values, nearly.
 
     Returns:
         uint8 [tiles, 3, S, S].
@@ -64,14 +82,12 @@ def cut_tiles(
     side, (cols, rows) = tiling.tile_size, tiling.grid
     tiles = np.empty((tiling.tiles, 3, side, side), np.uint8)
     local = tiles[-rows * cols :].reshape(rows, cols, 3, side, side)
-    scaled = picture.image.resize(tiling.scaled, method, picture.box, gap)
-    for channel, band in enumerate(_bands(scaled)):
-        plane = _on_canvas(band, tiling, pad[channel])  # [rows·S, cols·S]
+    for channel, scaled in enumerate(scaler(picture, tiling.scaled, method, gap)):
+        plane = _on_canvas(scaled, tiling, pad[channel])  # [rows·S, cols·S]
         local[:, :, channel] = plane.reshape(rows, side, cols, side).transpose(0, 2, 1, 3)  # [rows, cols, S, S]
     if tiling.has_thumbnail:
-        thumbnail = picture.image.resize((side, side), method, picture.box, gap)
-        for channel, band in enumerate(_bands(thumbnail)):
-            tiles[0, channel] = np.asarray(band)  # [S, S]
+        for channel, thumbnail in enumerate(scaler(picture, Size(side, side), method, gap)):
+            tiles[0, channel] = thumbnail  # [S, S]
     return tiles
 
 
@@ -82,18 +98,14 @@ def needed_sides(tiling: Tiling) -> Size:
     return Size(max(tiling.scaled.width, tiling.tile_size), max(tiling.scaled.height, tiling.tile_size))
 
 
-def _bands(image: Image.Image) -> Sequence[Image.Image]:
-    """Red, green and blue; grey is all three."""
-    return image.split() if image.mode == "RGB" else (image,) * 3
-
-
-def _on_canvas(band: Image.Image, tiling: Tiling, pad: int) -> np.ndarray:
+def _on_canvas(scaled: np.ndarray, tiling: Tiling, pad: int) -> np.ndarray:
     """One channel of the scaled picture in its place, the rest in the padding: uint8 [rows·S, cols·S]."""
     if tiling.scaled == tiling.canvas:
-        return np.asarray(band)
-    canvas = Image.new("L", tiling.canvas, pad)
-    canvas.paste(band, (tiling.picture.left, tiling.picture.top))
-    return np.asarray(canvas)
+        return scaled
+    canvas = np.full((tiling.canvas.height, tiling.canvas.width), pad, np.uint8)
+    place = tiling.picture
+    canvas[place.top : place.bottom, place.left : place.right] = scaled
+    return canvas
 
 
 def normalize(tiles: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

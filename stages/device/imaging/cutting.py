@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.device.imaging.crop import Colour, cut_tiles, needed_sides
+from stages.device.imaging.crop import Colour, Scaler, cut_tiles, needed_sides, pillow_scaled
 from stages.device.imaging.geometry import Size
 from stages.device.imaging.loading import load_reduced
 from stages.device.imaging.tiling import Tiling
@@ -38,6 +38,7 @@ def cut_picture(
     resample: str = "bicubic",
     *,
     exact: bool = False,
+    scaler: Scaler = pillow_scaled,
 ) -> CutPicture:
     """Decodes a picture as small as its tiling allows, and cuts it.
 
@@ -48,6 +49,7 @@ def cut_picture(
         pad: colour of the canvas around the picture.
         resample: Pillow's name of the filter; `nearest` is always exact.
         exact: decode and filter all pixels.
+        scaler: what scales; Pillow, unless another one is wanted for its speed.
 
     Raises:
         ImageError: absent, broken, too large, or not a picture.
@@ -55,4 +57,4 @@ def cut_picture(
     whole = exact or resample == "nearest"
     picture = load_reduced(source, name, lambda size: None if whole else needed_sides(plan(size)))
     tiling = plan(picture.size)
-    return CutPicture(tiling, cut_tiles(picture, tiling, pad, resample, exact=exact))
+    return CutPicture(tiling, cut_tiles(picture, tiling, pad, resample, exact=exact, scaler=scaler))

@@ -9,6 +9,7 @@ shard or none. Two processes that cut the same shard write the same bytes, so th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -17,12 +18,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 
 from stages.artifacts.errors import ImageError
-from stages.device.imaging.crop import Colour
+from stages.device.imaging.crop import Colour, Scaler, pillow_scaled
 from stages.device.imaging.cutting import CutPicture, cut_picture
 from stages.device.imaging.spec import Resample, TilingSpec
 from stages.device.imaging.tiles_file import (
@@ -39,6 +40,7 @@ from stages.workshop.corpus.picture import Picture
 
 # Unfinished files lie here; what a killed run left is thrown away.
 PARTS = ".parts"
+ScalerName = Literal["pillow", "torch"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class ShardCutting:
         resample: Pillow's name of the filter.
         format: of a shard.
         skip_broken: leave broken pictures out and record them; otherwise their shard is not written.
+        scaler: what scales.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class ShardCutting:
     resample: Resample
     format: ShardFormat
     skip_broken: bool
+    scaler: ScalerName = "pillow"
 
     def file(self, number: int) -> Path:
         """The tiles of a shard."""
@@ -152,8 +156,22 @@ def done_shard(number: int, cutting: ShardCutting) -> TilesShard | None:
 def _cut(picture: Picture, cutting: ShardCutting) -> tuple[CutPicture, str]:
     data = picture.read()
     name = str(picture.root / picture.name)
-    cut = cut_picture(data, name, lambda size: plan_tiling(size, cutting.spec), cutting.pad, cutting.resample)
+    plan, scaler = functools.partial(plan_tiling, spec=cutting.spec), _scaler(cutting.scaler)
+    cut = cut_picture(data, name, plan, cutting.pad, cutting.resample, scaler=scaler)
     return cut, hashlib.sha256(data).hexdigest()
+
+
+@functools.cache
+def _scaler(name: ScalerName) -> Scaler:
+    """torch is loaded where it is wanted, in the process that cuts, and takes one core there as Pillow does."""
+    if name == "pillow":
+        return pillow_scaled
+    import torch
+
+    from stages.workshop.corpus.torch_scaling import torch_scaled
+
+    torch.set_num_threads(1)
+    return torch_scaled
 
 
 def _put_index(index: TilesIndex, task: ShardTask, part: Path) -> None:

@@ -1,0 +1,58 @@
+"""torch's scaling against Pillow's: the same values but for the last bit; Pillow's own where it averages first."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stages.device.imaging.crop import Colour, cut_tiles, pillow_scaled
+from stages.device.imaging.geometry import Size
+from stages.device.imaging.loading import REDUCING_GAP, Reduced
+from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.tiling import plan_tiling
+from stages.workshop.corpus.torch_scaling import torch_scaled
+
+
+def noise(size: Size, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (size.height, size.width, 3), np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.builds(Size, st.integers(1, 300), st.integers(1, 300)),
+    st.builds(Size, st.integers(1, 200), st.integers(1, 200)),
+    st.sampled_from(["RGB", "L"]),
+    st.sampled_from([Image.Resampling.BICUBIC, Image.Resampling.BILINEAR]),
+)
+def test_values_are_pillows_nearly(size: Size, target: Size, mode: str, method: Image.Resampling) -> None:
+    picture = Reduced.whole(noise(size, mode))
+    ours = np.stack(torch_scaled(picture, target, method, None)).astype(np.int16)
+    theirs = np.stack(pillow_scaled(picture, target, method, None))
+    difference = np.abs(ours - theirs)
+    assert difference.shape == (3, target.height, target.width)
+    assert difference.max() <= 3
+    assert difference.mean() < 0.25
+
+
+def test_what_pillow_averages_first_and_other_filters_are_pillows() -> None:
+    picture = Reduced.whole(noise(Size(400, 300)))
+    half = Reduced(picture.image, Size(801, 600), (0, 0, 399.5, 300))
+    for given_picture, size, method in (
+        (picture, Size(100, 75), Image.Resampling.BICUBIC),
+        (picture, Size(390, 290), Image.Resampling.LANCZOS),
+        (half, Size(390, 290), Image.Resampling.BICUBIC),
+    ):
+        ours, theirs = (way(given_picture, size, method, REDUCING_GAP) for way in (torch_scaled, pillow_scaled))
+        np.testing.assert_array_equal(np.stack(ours), np.stack(theirs))
+
+
+def test_tiles_in_their_places() -> None:
+    image = noise(Size(130, 61))
+    tiling = plan_tiling(Size(130, 61), TilingSpec(tile_size=48))
+    assert tiling.scaled != tiling.canvas
+    ours = cut_tiles(Reduced.whole(image), tiling, Colour(1, 2, 3), scaler=torch_scaled)
+    theirs = cut_tiles(Reduced.whole(image), tiling, Colour(1, 2, 3))
+    assert np.abs(ours.astype(np.int16) - theirs).max() <= 3
