@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bluelm_cli.chat_text import printable
 from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 
@@ -21,6 +22,7 @@ Result = TypeVar("Result")
 
 # Where stderr is no terminal, a running stage says where it is this often (seconds).
 _LOG_INTERVAL = 15.0
+_BAR_WIDTH = 20
 
 
 def emit_json(payload: Mapping[str, Any]) -> None:
@@ -75,8 +77,10 @@ def show_error(error: BluelmError) -> None:
     if len(problems) > 1:
         note(f"{len(problems)} problems:")
     for problem in problems:
-        what = f"\x1b[1;31m{problem.what}\x1b[0m" if sys.stderr.isatty() else problem.what
-        note(f"Error: {what}\n  Why: {problem.why}\n  Fix: {problem.fix}")
+        # They quote names and bytes of files, which must not steer a terminal.
+        what, why, fix = (printable(beat) for beat in (problem.what, problem.why, problem.fix))
+        what = f"\x1b[1;31m{what}\x1b[0m" if sys.stderr.isatty() else what
+        note(f"Error: {what}\n  Why: {why}\n  Fix: {fix}")
 
 
 def show_bug(error: Exception) -> None:
@@ -113,8 +117,11 @@ def _drive_bars(events: Events[Result]) -> Result:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    # Where the terminal is narrow a long label takes several lines; cut, it would lose its end.
+    label = TextColumn("{task.description}", table_column=Column())
+    columns = (label, BarColumn(_BAR_WIDTH), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
         for event in events:

@@ -1,38 +1,34 @@
 """The interactive terminal of `bluelm chat`: lines in, answers streamed to stdout, everything else on stderr.
 
-Works on a terminal (editing and history through readline) and on a pipe (a scripted conversation). Ctrl-C stops an
-answer; a second one in a row, Ctrl-D or /exit ends the conversation.
+Works on a terminal and on a pipe (a scripted conversation). Ctrl-C stops an answer; at the prompt a second one in a
+row, Ctrl-D or /exit ends the conversation.
 """
 
 from __future__ import annotations
 
-import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bluelm_cli import console
+from bluelm_cli.chat_answer import answer_output, keys_unseen
+from bluelm_cli.chat_commands import COMMANDS, Commands
+from bluelm_cli.chat_paths import SUFFIXES, dropped, picture_path, split_question
+from bluelm_cli.chat_pipe import PipeLines
+from bluelm_cli.chat_status import answer_figures, status_line
+from bluelm_cli.chat_text import shown
 from bluelm_cli.speech import Ears, SpeechFlags, corrected, mouth
 from stages.artifacts.errors import BluelmError
 
 if TYPE_CHECKING:
+    from bluelm_cli.chat_answer import AnswerOutput
+    from bluelm_cli.chat_line import PromptLines
     from stages.chat import TalkConfig
     from stages.device.runtime.conversation import Conversation
     from stages.device.speech.speaker import Speaker
-
-# How a line begins that may be a dropped or pasted path rather than a question.
-_PATH_STARTS = ("/", "~", "./", "../", "'", '"')
-HELP = """\
-Type a question. Pictures that were named since the last question belong to it.
-  /image PATH   name a picture; its encoding starts at once   (a picture's path alone does the same)
-  /images       the pictures of this conversation
-  /reset        forget questions, answers and pictures
-  /stats        tokens, times and memory
-  /listen [WAV] ask by voice: at the microphone, or what a wav file says (with --listen: an empty line listens)
-  /help         this
-  /exit         end (also Ctrl-D, or Ctrl-C twice)"""
 
 
 def talk(config: TalkConfig, model: Path, images: Sequence[Path], features: Path | None, speech: SpeechFlags) -> None:
@@ -46,19 +42,18 @@ def talk(config: TalkConfig, model: Path, images: Sequence[Path], features: Path
     ears = Ears(config)
     if speech.listen:
         _ = ears.listener  # what is missing is told before the model loads
-    with mouth(config, speech) as speaker, conversation(config, model, features) as talking:
-        terminal = Terminal(talking, ears, speaker, speech.listen)
+    with ExitStack() as stack:
+        speaker = stack.enter_context(mouth(config, speech))
+        talking = stack.enter_context(conversation(config, model, features))
+        pasted = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluelm-")))
+        terminal = Terminal(talking, ears, speaker, speech.listen, pasted=pasted)
         for path in images:
             terminal.guard(lambda path=path: terminal.name(path))  # type: ignore[misc]
-        talking.engine.wait()
-        for notice in talking.engine.notices:
-            console.note(notice)
+        if sys.stdin.isatty():
+            terminal.sit_down(config.cache)
+        else:
+            talking.engine.wait()
         terminal.run()
-
-
-def printable(text: str) -> str:
-    """Text without control characters: an answer must not steer the terminal."""
-    return "".join(letter for letter in text if letter.isprintable() or letter in "\n\t")
 
 
 class Terminal:
@@ -69,32 +64,53 @@ class Terminal:
         ears: hear spoken questions.
         speaker: says answers, where they are said.
         listens: an empty line listens at the microphone.
+        pasted: folder for pictures from the clipboard.
     """
 
     def __init__(
-        self, talking: Conversation, ears: Ears, speaker: Speaker | None = None, listens: bool = False
+        self,
+        talking: Conversation,
+        ears: Ears,
+        speaker: Speaker | None = None,
+        listens: bool = False,
+        *,
+        pasted: Path,
     ) -> None:
         self.talking, self._ears, self._speaker, self._listens = talking, ears, speaker, listens
-        self.interactive = sys.stdin.isatty()
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/image": self._image,
-            "/images": lambda _: self._images(),
-            "/reset": lambda _: self._reset(),
-            "/stats": lambda _: self._stats(),
-            "/listen": self._listen,
-            "/help": lambda _: console.note(HELP),
-        }
+        self._told = 0
+        self.interactive = False
+        self._lines: PipeLines | PromptLines = PipeLines()
+        self._commands = Commands(talking, pasted)
+        self._table = {**self._commands.table, "/listen": self._listen}
+
+    def sit_down(self, keeps_history: bool) -> None:
+        """A person sits at the terminal; the model loads while they type."""
+        from bluelm_cli.chat_line import HISTORY_FILE, PromptLines
+        from stages.device.runtime.session_cache import cache_folder
+
+        folder = cache_folder() if keeps_history else None
+        lines = PromptLines(self, list(COMMANDS), folder / HISTORY_FILE if folder is not None else None)
+        self.interactive = self._commands.interactive = True
+        self._lines = lines
+        self.talking.changed = lines.refresh
+        for part in self.talking.engine.loading:
+            part.add_done_callback(lambda done: lines.stop() if _failed(done) else lines.refresh())
+        console.note(f"{self.talking.engine.config.name} · /help shows the commands, /exit ends")
+        if self._listens:
+            console.note("Press Enter on an empty line and ask; correct what was heard, or empty the line.")
 
     def run(self) -> None:
-        """Reads and does one line after the other, to the end of input."""
-        if self.interactive:
-            console.note(f"{self.talking.engine.config.name} · /help shows the commands, /exit ends")
-            if self._listens:
-                console.note("Press Enter on an empty line and ask; correct what was heard, or empty the line.")
+        """Reads and does one line after the other, to the end of input.
+
+        Raises:
+            BluelmError: the model cannot be loaded.
+        """
         interrupted = False
         while True:
             try:
-                line = self._read()
+                self._tell_notices()
+                line = self._lines.read()
+                self._check_loading()
                 if line is None or line in ("/exit", "/quit"):
                     return
                 interrupted = False
@@ -102,37 +118,60 @@ class Terminal:
             except KeyboardInterrupt:
                 if self._speaker is not None:
                     self._speaker.stop()
-                console.note("" if self.interactive else "interrupted")
+                if not self.interactive:
+                    raise
                 if interrupted:
                     return
                 interrupted = True
                 console.note("(Ctrl-C again, Ctrl-D or /exit ends the conversation)")
 
     def guard(self, action: Callable[[], None]) -> None:
-        """Does something, and tells of an error instead of ending."""
+        """Does something, and tells of an error instead of ending.
+
+        Raises:
+            BluelmError: the model cannot be loaded.
+        """
         try:
             action()
         except BluelmError as error:
+            self._check_loading()
             console.show_error(error)
 
     def name(self, path: Path) -> None:
-        """Names a picture for the next question."""
-        self.talking.name(path)
-        if self.interactive:
-            console.note(f"{path} is being encoded; ask about it when you like")
+        """Names a picture for the next question; raises ImageError where it cannot be read."""
+        self._commands.name(path)
 
-    def _read(self) -> str | None:
-        """The next line, None at the end of input."""
-        if not self.interactive:
-            line = sys.stdin.readline()
-            return line.strip() if line else None
-        import readline  # noqa: F401  (gives input() editing and history)
+    def status(self) -> str:
+        """The line below the prompt."""
+        return status_line(self.talking)
 
+    def take_pasted(self, text: str) -> bool:
+        """Names the pictures whose paths were pasted or dropped; False where it is only text."""
         try:
-            return input("> ").strip()
-        except EOFError:
-            console.note("")
-            return None
+            paths = dropped(text)
+        except BluelmError:
+            return False
+        if not paths or any(path.suffix.lower() not in SUFFIXES for path in paths):
+            return False
+        for path in paths:
+            # Nothing may be printed here; a bad header is told when the question is asked.
+            self.talking.name(path, check=False)
+        return True
+
+    def take_clipboard(self) -> None:
+        """Names the picture in the clipboard."""
+        self.guard(self._commands.name_clipboard)
+
+    def _check_loading(self) -> None:
+        """Raises BluelmError where the model cannot be loaded; waits for nothing that still loads."""
+        if any(_failed(part) for part in self.talking.engine.loading):
+            self.talking.engine.wait()
+
+    def _tell_notices(self) -> None:
+        notices = self.talking.engine.notices
+        for notice in notices[self._told :]:
+            console.note(notice)
+        self._told = len(notices)
 
     def _do(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -140,36 +179,55 @@ class Terminal:
             if self._listens and self.interactive:
                 self._listen("")
             return
-        if word in self._commands:
-            self._commands[word](rest.strip())
-        elif line.startswith(_PATH_STARTS) and is_file(path := picture_path(line)):
-            self.name(path)
-        elif word.startswith("/"):
-            console.note(f"{word} is neither a command nor a picture. /help shows the commands.")
+        if word in self._table:
+            self._table[word](rest.strip())
+        elif paths := dropped(line):
+            self._commands.name_all(paths)
         else:
-            self._ask(line)
+            pictures, question = split_question(line)
+            if word.startswith("/") and not pictures:
+                console.note(f"{shown(word)} is neither a command nor a picture. /help shows the commands.")
+                return
+            self._commands.name_all(pictures)
+            self._ask(question)
 
     def _ask(self, text: str) -> None:
+        """Shows the answer as it comes; Ctrl-C ends it where it is."""
+        from stages.artifacts.events import Notice
         from stages.device.runtime.generator import Token
 
-        started = False
+        asked = self.talking.engine.clock()
+        stopped = False
+        output: AnswerOutput | None = None
         try:
-            with closing(self.talking.ask(text)) as events:
+            with keys_unseen(), closing(self.talking.ask(text, asked)) as events:
                 for event in events if self._speaker is None else self._speaker.follow(events):
-                    if isinstance(event, Token):
-                        started = True
-                        console.emit_text(printable(event.text), end="")
+                    if isinstance(event, Notice):
+                        console.note(event.text, event.level == "warning")
+                    elif isinstance(event, Token):
+                        output = output or answer_output()
+                        output.push(event.text)
         except BluelmError as error:
+            self._check_loading()
             console.show_error(error)
             console.note("The question was not answered.")
             return
+        except KeyboardInterrupt:
+            if not self.interactive:
+                raise
+            stopped = True
+            if self._speaker is not None:
+                self._speaker.stop()
         finally:
-            if started:
-                console.emit_text("")
-        if not started:
+            if output is not None:
+                output.end()
+        if stopped:
+            console.note("(stopped)" if output is not None else "(stopped before the first word: it was not asked)")
+            return
+        if output is None:
             console.emit_text("")
         if self.interactive:
-            console.note(self._summary())
+            console.note(answer_figures(self.talking.turns[-1]))
         if self._speaker is not None:
             self._speaker.wait()
 
@@ -182,73 +240,8 @@ class Terminal:
         else:
             console.note("Not asked.")
 
-    def _image(self, words: str) -> None:
-        if words:
-            self.name(picture_path(words))
-        else:
-            console.note("Which picture? /image PATH")
 
-    def _images(self) -> None:
-        for picture in self.talking.pictures:
-            grid = f"{picture.grid.cols}:{picture.grid.rows}"
-            console.note(f"{picture.path}: {grid}, {picture.tiles} tiles, {picture.tokens} tokens")
-        for named in self.talking.named:
-            console.note(
-                f"{named.path}: {'encoded' if named.features.done() else 'being encoded'}, not asked about yet"
-            )
-        if not self.talking.pictures and not self.talking.named:
-            console.note("No pictures yet. /image PATH names one.")
+def _failed(part: object) -> bool:
+    from concurrent.futures import Future
 
-    def _reset(self) -> None:
-        self.talking.reset()
-        console.note("Forgotten: questions, answers and pictures.")
-
-    def _stats(self) -> None:
-        turns = self.talking.turns
-        if not turns:
-            console.note("Nothing was answered yet.")
-            return
-        console.note(self._summary())
-        hidden = sum(turn.hidden_s for turn in turns)
-        console.note(
-            f"{len(turns)} answers, {sum(turn.answer.generated_tokens for turn in turns)} tokens generated; "
-            f"loading {self.talking.engine.load_s:.2f} s; {hidden:.2f} s of encoding hidden; "
-            f"peak memory {turns[-1].answer.peak_rss_mb:,.0f} MB"
-        )
-
-    def _summary(self) -> str:
-        """The last answer in figures."""
-        turn = self.talking.turns[-1]
-        answer = turn.answer
-        rate = f", {answer.decode_tok_s:.1f} tok/s" if answer.decode_tok_s is not None else ""
-        return (
-            f"[{answer.prompt_tokens} prompt tokens ({answer.image_tokens} image, {answer.reused_tokens} reused); "
-            f"first token {answer.first_token_s:.2f} s (waited {turn.waited_s:.2f} s for pictures){rate}]"
-        )
-
-
-def picture_path(words: str) -> Path:
-    """A path as people type, paste or drop it: plain, quoted or with escaped spaces, `~` for the home folder."""
-    plain = _at_home(words)
-    if is_file(plain):
-        return plain
-    try:
-        parts = shlex.split(words)
-    except ValueError:
-        return plain
-    return _at_home(parts[0]) if len(parts) == 1 else plain
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is such a file; False too for what can be no path, such as a long question."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def _at_home(words: str) -> Path:
-    try:
-        return Path(words).expanduser()
-    except RuntimeError:  # ~nobody
-        return Path(words)
+    return isinstance(part, Future) and part.done() and not part.cancelled() and part.exception() is not None

@@ -40,6 +40,17 @@ def project_root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(_caches: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test leaves in the user's cache, such as features of a picture, is not there for the next."""
+    monkeypatch.setenv("BLUELM_CACHE", str(_caches / str(id(request.node))))
+
+
 @dataclass(frozen=True)
 class Completed:
     """What a command left: exit code and both streams."""

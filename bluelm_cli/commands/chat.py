@@ -179,7 +179,7 @@ def _ask(
 
 
 def _show(events: Iterator[Token | Notice | Finished[ChatResult]], quiet: bool) -> ChatResult:
-    from bluelm_cli.conversation import printable
+    from bluelm_cli.chat_text import printable
     from stages.artifacts.events import Finished, Notice
 
     notices: list[Notice] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bluelm_cli.conversation import printable
+from bluelm_cli.chat_text import printable
 from stages.artifacts.folder import ArtifactSpec, create
 from stages.device.contract import names
 

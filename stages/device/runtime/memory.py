@@ -21,12 +21,24 @@ def peak_rss_mb() -> float:
 
     On Linux VmHWM: `getrusage` also counts what the parent held before this program was started.
     """
-    if _STATUS.is_file():
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+    if (kept := _status_mb("VmHWM:")) is not None:
+        return kept
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def rss_mb() -> float:
+    """Resident set now, in MB (10^6 bytes); the largest so far where the system tells no more."""
+    now = _status_mb("VmRSS:")
+    return peak_rss_mb() if now is None else now
+
+
+def _status_mb(name: str) -> float | None:
+    if _STATUS.is_file():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024 / 1e6
+    return None
 
 
 def trim_heap() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from PIL import Image
 from stages.artifacts.errors import ImageError, ModelError, ProblemsError, UsageError
 from stages.device.contract import names
 from stages.device.prompt.messages import assistant, user
-from stages.device.runtime.album import PictureFeatures
 from stages.device.runtime.conversation import Conversation
 from stages.device.runtime.engine import Answer, AnswerOptions, Engine, EngineOptions
 from stages.device.runtime.generator import Token
@@ -192,42 +190,6 @@ def test_the_same_picture_is_encoded_once(make_engine: Any, picture: Any, tmp_pa
     assert (first.reused, second.reused, second.path) == (False, True, copy)
     assert second.features is first.features
     assert second.encode_s == 0 < first.encode_s
-
-
-class SlowEncoder:
-    """Takes its time, to see what happens meanwhile."""
-
-    def __init__(self, engine: Engine, seconds: float) -> None:
-        reader = engine.album._encoder
-        self.started = threading.Event()
-
-        def encode(path: Path, data: bytes, digest: str, inner: Any = reader.encode) -> PictureFeatures:
-            self.started.set()
-            time.sleep(seconds)
-            return inner(path, data, digest)
-
-        reader.encode = encode  # type: ignore[method-assign]
-
-
-def test_encoding_is_hidden_while_the_user_types(make_engine: Any, picture: Any) -> None:
-    engine = make_engine()
-    engine.wait()
-    slow = SlowEncoder(engine, 0.3)
-    talk = Conversation(engine, SHORT)
-    talk.name(picture(1))
-    assert slow.started.wait(5)
-    talk.named[0].features.result()  # typing took longer
-    patient = next(event for event in talk.ask("What?") if isinstance(event, Answer))
-    turn = talk.turns[0]
-    assert turn.encoded_s > 0.3
-    assert turn.waited_s < 0.1
-    assert turn.hidden_s > 0.2
-    talk.reset()
-    talk.name(picture(2))
-    hasty = next(event for event in talk.ask("What?") if isinstance(event, Answer))
-    assert talk.turns[0].waited_s > 0.2
-    assert hasty.first_token_s >= hasty.prefill_s + talk.turns[0].waited_s
-    assert patient.first_token_s < patient.prefill_s + 0.1
 
 
 def test_a_conversation_over_two_pictures(make_engine: Any, picture: Any) -> None:
