@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
+from stages.artifacts.guarding import refuse_inputs
 from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.presets import imaging_preset
@@ -119,6 +121,7 @@ def run(
         BluelmError: the input cannot be opened, or something else lies at `out`.
     """
     sources = _sources(config, inputs)
+    refuse_inputs(out, (place for source in sources.values() for place in source.places))
     surveys = {}
     for split, source in sources.items():
         surveys[split] = yield from _survey(split, source)
@@ -138,10 +141,11 @@ def run(
         corpus = CleanCorpus(draft.path, config.copy_pictures)
         for split, source in sources.items():
             log = draft.path / FINDINGS_FILE.format(split=split)
-            found = replayed(log, source, length, threads or cores())
-            for number in corpus.write(split, found):
-                if number % _PROGRESS_EVERY == 0 or number == surveys[split].rows:
-                    yield Progress(f"checking {split}", number, surveys[split].rows, "rows")
+            # Closed here: what its log could not write, on a full disk say, is then an error, no warning of Python.
+            with closing(replayed(log, source, length, threads or cores())) as found:
+                for number in corpus.write(split, found):
+                    if number % _PROGRESS_EVERY == 0 or number == surveys[split].rows:
+                        yield Progress(f"checking {split}", number, surveys[split].rows, "rows")
         corpus.finish()
         if not corpus.report.kept:
             yield Notice("no row can be used: the corpus is empty", "warning")

@@ -18,6 +18,7 @@ from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import BluelmError, DataError, RecipeError, raise_all
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, Draft, create, up_to_date
+from stages.artifacts.guarding import refuse_inputs
 from stages.artifacts.manifest import Parent
 from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.geometry import Size
@@ -150,6 +151,7 @@ def run(config: PagesConfig, paths: Sequence[Path], out: Path, force: bool = Fal
         DataError: there is nothing to read, or no page can be used (each file and page named).
     """
     files = find_pdfs(paths)
+    refuse_inputs(out, files.values())
     parents = tuple(Parent(path=name, digest=digest_file(file)) for name, file in files.items())
     spec = ArtifactSpec("corpus", "data", config.model_dump(mode="json"), seed=config.seed, parents=parents)
     done = up_to_date(out, spec, force=force)

@@ -18,6 +18,7 @@ from pydantic import Field
 from stages.artifacts.errors import BluelmError, DataError, ImageError, UsageError
 from stages.artifacts.events import Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
+from stages.artifacts.guarding import refuse_inputs
 from stages.artifacts.manifest import parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.workshop.corpus.readers.source import RowSource
@@ -167,6 +168,7 @@ def run(
     if config.endpoint is None:
         raise UsageError("--endpoint is missing.", "There is nobody to ask.", "Add --endpoint http://HOST:PORT/v1")
     rows = open_input(source, format, images, split)
+    refuse_inputs(out, rows.places)
     prompt = config.load_prompt()
     spec = _spec(config, prompt, source, split)
     if up_to_date(out, spec, force=force) is not None:

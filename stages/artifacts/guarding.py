@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -27,6 +27,27 @@ def refuse_here(out: Path) -> None:
             "An artifact takes the place of its whole folder, and this one is being worked in.",
             "Name a new folder, as --out FOLDER",
         )
+
+
+def refuse_inputs(out: Path, inputs: Iterable[Path]) -> None:
+    """Refuses a target whose replacement would take what it is made from away.
+
+    Args:
+        out: the target.
+        inputs: files and folders that are read, and folders that the output will refer to.
+
+    Raises:
+        ArtifactError: an input is the target, or lies in it.
+    """
+    whole = out.resolve()
+    for path in inputs:
+        if path.resolve().is_relative_to(whole):
+            place = "is" if path.resolve() == whole else f"holds {path}, which is"
+            raise ArtifactError(
+                f"{out} {place} an input.",
+                "An artifact takes the place of its whole folder, and the input would be lost with it.",
+                "Choose another --out.",
+            )
 
 
 @contextmanager
@@ -83,7 +104,7 @@ def _disk_reason(error: Exception, folder: Path) -> str | None:
     if not isinstance(error, OSError):
         # safetensors and onnx wrap the system's error in their own; its number stands in the text.
         return os.strerror(errno.ENOSPC) if f"os error {errno.ENOSPC}" in str(error) else None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error.strerror
     here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)
     return error.strerror if here and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None

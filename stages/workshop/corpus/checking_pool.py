@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -115,7 +115,7 @@ def _leave_interrupts_to_the_caller() -> None:
 
 def replayed(
     log: Path, rows: Iterable[AnyRow], length: Length | None, processes: int
-) -> Iterator[tuple[AnyRow, Finding]]:
+) -> Generator[tuple[AnyRow, Finding], None, None]:
     """`check_rows`, with what a stopped run found taken from a file, and what is new written to it.
 
     Args:
