@@ -9,13 +9,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import DataError, UsageError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
+from stages.artifacts.guarding import refuse_inputs
 from stages.artifacts.manifest import parent_of
 from stages.workshop.corpus.copied import roots_or_copies
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
@@ -25,17 +26,17 @@ from stages.workshop.corpus.mixture_draw import DiskShuffle, SequentialDraw, gen
 from stages.workshop.corpus.mixture_report import Tally, report, warnings
 from stages.workshop.corpus.mixture_rows import (
     line_of,
+    of_source,
     picture_key,
     token_counter,
     tokenizer_file,
 )
-from stages.workshop.corpus.mixture_scan import Scanner, open_sources, parent_of_source
+from stages.workshop.corpus.mixture_scan import HELDOUT, Scanner, heldout_of, open_sources
 from stages.workshop.corpus.mixture_shares import Draw, share_out
-from stages.workshop.corpus.readers.source import RowSource
+from stages.workshop.corpus.readers.source import RowSource, parent_of_rows
 from stages.workshop.corpus.row import BadRow, Row
 
 TRAIN = "train"
-HELDOUT = "heldout"
 LEFT_OUT_FILE = "left_out.jsonl"
 REPORT_FILE = "report.json"
 _WORK = ".mixing"
@@ -91,8 +92,16 @@ def run(
         BluelmError: sources that cannot be opened or used; something else lies at `out`, or it cannot be written.
     """
     sources = open_sources(_given(config))
+    own = heldout_of(config.given)
+    apart = own if config.heldout is not None and config.heldout.own else {}
+    if config.heldout is not None and config.heldout.own and not own:
+        why = "Nothing would be kept apart."
+        raise UsageError(
+            "No source has a held-out split of its own.", why, "Say how much: --heldout SHARE, or a number."
+        )
+    refuse_inputs(out, (place for source in sources.values() for place in source.places))
     count_tokens = token_counter(tokenizer) if tokenizer is not None else None
-    spec = _spec(config, sources, copy_pictures, tokenizer)
+    spec = _spec(config, sources, apart, copy_pictures, tokenizer)
     if up_to_date(out, spec, force=force) is not None:
         yield Notice(f"{out} is up to date")
         content = json.loads((out / REPORT_FILE).read_text(encoding="utf-8"))
@@ -104,22 +113,25 @@ def run(
         with (draft.path / LEFT_OUT_FILE).open("w", encoding="utf-8") as left_out:
             scanner = Scanner(config, work, left_out)
             yield from scanner.run(sources)
-        draws = share_out(config, {name: scan.train for name, scan in scanner.scans.items()})
-        if not sum(draw.drawn for draw in draws):
-            raise DataError(
-                "The mixture has no row.", "Nothing would be written.", "Raise total, or give more sources."
-            )
-        refer, roots = roots_or_copies(draft.path, copy_pictures)
-        drawing = _Drawing(config, draft.path, work, refer, draws, count_tokens)
-        yield from drawing.run(sources, scanner)
+            draws = share_out(config, {name: scan.train for name, scan in scanner.scans.items()})
+            if not sum(draw.drawn for draw in draws):
+                raise DataError(
+                    "The mixture has no row.", "Nothing would be written.", "Raise total, or give more sources."
+                )
+            refer, roots = roots_or_copies(draft.path, copy_pictures)
+            drawing = _Drawing(config, draft.path, work, refer, draws, count_tokens)
+            yield from drawing.run(sources, apart, scanner)
         yield from drawing.write()
         shutil.rmtree(work)
-        content = report(config, draws, scanner.scans, drawing.tally, count_tokens is not None)
+        scans = {name: replace(scan, heldout=drawing.heldout.rows[name]) for name, scan in scanner.scans.items()}
+        content = report(config, draws, scans, drawing.tally, count_tokens is not None)
         index = CorpusIndex(drawing.splits(), roots.folders)
         index.write(draft.path)
         (draft.path / REPORT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
         draft.metrics.update({**index.as_dict(), "mixture": content})
     yield from (Notice(text, "warning") for text in warnings(content, config))
+    if own and config.heldout is None:
+        yield Notice(f"{', '.join(own)}: held-out rows of their own are not taken; --heldout own takes them", "warning")
     yield Finished(MixResult(content, out, config))
 
 
@@ -135,7 +147,7 @@ class _Drawing:
         draws: list[Draw],
         count_tokens: Callable[[Row], int] | None,
     ) -> None:
-        self.tally, self._heldout = Tally(), Tally()
+        self.tally, self.heldout = Tally(), Tally()
         self._config, self._folder, self._refer = config, folder, refer
         self._draws = {draw.name: draw for draw in draws}
         self._total = sum(draw.drawn for draw in draws)
@@ -143,8 +155,10 @@ class _Drawing:
         self._shuffle = DiskShuffle(work / "lines", self._total, config.seed)
         self._done = 0
 
-    def run(self, sources: Mapping[str, RowSource], scanner: Scanner) -> Iterator[Progress]:
-        """Reads all sources again and keeps what is drawn.
+    def run(
+        self, sources: Mapping[str, RowSource], apart: Mapping[str, RowSource], scanner: Scanner
+    ) -> Iterator[Progress]:
+        """Reads all sources again and keeps what is drawn, and the whole of what is kept apart.
 
         Raises:
             DataError: a source changed since it was counted.
@@ -155,6 +169,9 @@ class _Drawing:
                 heldout = stack.enter_context(LlavaWriter(self._folder / f"{HELDOUT}.json", self._refer))
             for name, rows in sources.items():
                 yield from self._draw(name, rows, scanner, heldout)
+            for name, rows in apart.items():
+                for row in scanner.usable_of(name, rows):
+                    self._keep_apart(name, row, heldout)
 
     def _draw(self, name: str, rows: RowSource, scanner: Scanner, heldout: LlavaWriter | None) -> Iterator[Progress]:
         scan, draw = scanner.scans[name], self._draws[name]
@@ -163,14 +180,13 @@ class _Drawing:
         for number, row in enumerate(rows):
             if number >= scan.read:
                 break
-            side = scanner.side_of(name, number) if heldout is not None else TRAIN if scanner.usable(row) else None
+            side = scanner.side_of(name, number, row)
             if side is None or isinstance(row, BadRow):
                 continue
             if side == TRAIN:
-                self._take(name, row, chance.next())
-            elif side == HELDOUT and heldout is not None:
-                heldout.write(Row(f"{name}/{row.name}", row.turns, row.pictures, row.tasks, row.place))
-                self._count(self._heldout, name, row, 1)
+                self._take(name, row, chance.next(), chance.most)
+            elif side == HELDOUT:
+                self._keep_apart(name, row, heldout)
             if number % _PROGRESS_EVERY == 0:
                 yield Progress("drawing", self._done, self._total, "rows drawn")
         if number + 1 != scan.read or chance.left:
@@ -178,14 +194,19 @@ class _Drawing:
                 f"{rows.path} changed while it was read.", "What was counted is not there any more.", "Run it again."
             )
 
-    def _take(self, name: str, row: Row, times: int) -> None:
+    def _take(self, name: str, row: Row, times: int, most: int) -> None:
         for copy in range(times):
-            self._shuffle.add(line_of(name, row, copy, self._refer))
+            self._shuffle.add(line_of(name, of_source(name, row, copy, most), self._refer))
         if times:
             self._done += times
             self._count(self.tally, name, row, times)
             if self._count_tokens is not None:
                 self.tally.tokens[name] += times * self._count_tokens(row)
+
+    def _keep_apart(self, name: str, row: Row, heldout: LlavaWriter | None) -> None:
+        assert heldout is not None
+        heldout.write(of_source(name, row))
+        self._count(self.heldout, name, row, 1)
 
     def _count(self, tally: Tally, name: str, row: Row, times: int) -> None:
         tally.rows[name] += times
@@ -205,7 +226,7 @@ class _Drawing:
         """Counts for the corpus' index."""
         sides = {TRAIN: self.tally}
         if self._config.heldout is not None:
-            sides[HELDOUT] = self._heldout
+            sides[HELDOUT] = self.heldout
         return {
             name: SplitCount(tally.pictures(), tally.rows.total(), dict(sorted(tally.questions.items())))
             for name, tally in sides.items()
@@ -225,14 +246,20 @@ def _given(config: Mixture) -> Mapping[str, Any]:
     return config.given
 
 
-def _spec(config: Mixture, sources: Mapping[str, RowSource], copied: bool, tokenizer: Path | None) -> ArtifactSpec:
+def _spec(
+    config: Mixture,
+    sources: Mapping[str, RowSource],
+    apart: Mapping[str, RowSource],
+    copied: bool,
+    tokenizer: Path | None,
+) -> ArtifactSpec:
     """What decides the mixture: not where sources lie, but which were given and what is in them."""
     mixture = config.model_dump(mode="json")
     for name, source in mixture["sources"].items():
         del source["path"], source["images"]
         source["given"] = name in sources
     made = {"verb": "mix", **mixture, "copy_pictures": copied, "tokens": tokenizer is not None}
-    parents = tuple(parent_of_source(rows) for rows in sources.values())
+    parents = tuple(dict.fromkeys(parent_of_rows(rows) for rows in (*sources.values(), *apart.values())))
     if tokenizer is not None:
         parents += (parent_of(tokenizer_file(tokenizer)),)
     return ArtifactSpec("corpus", "data", made, seed=config.seed, parents=parents)

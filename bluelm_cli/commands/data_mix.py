@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from stages.artifacts.errors import UsageError
 
 if TYPE_CHECKING:
     from stages.data_mix import MixResult
+    from stages.workshop.corpus.mixture import Mixture
 
 
 def mix(
@@ -29,7 +31,12 @@ def mix(
         float | None, typer.Option("--repeat", help="How often a row of a small source may come (default 1).")
     ] = None,
     heldout: Annotated[
-        str | None, typer.Option("--heldout", metavar="SHARE|N", help="Keep rows apart; no picture is on both sides.")
+        str | None,
+        typer.Option(
+            "--heldout",
+            metavar="SHARE|N|own",
+            help="Keep rows apart; no picture is on both sides. own: the sources' own held-out splits.",
+        ),
     ] = None,
     renormalize: Annotated[
         bool, typer.Option("--renormalize", help="Give the shares of sources that are not given to others.")
@@ -54,9 +61,7 @@ def mix(
     """Draw one corpus from several sources in given shares, shuffled.
 
     Sources are anything that training reads, of any size: they are read row
-    by row. What was drawn is told beside what was asked for. Check sources
-    before they are mixed: data check takes a row that was repeated on purpose
-    for a duplicate.
+    by row. What was drawn is told beside what was asked for.
 
     Example: bluelm data mix --source qa=llava.json --images qa=pictures
     --source rendered=build/corpus --heldout 0.01 --out build/mixture
@@ -83,6 +88,7 @@ def mix(
         "seed": seed,
     }
     config = load_config(Mixture, recipe=recipe, sets=sets or [], flags=flags)
+    _check_images(named, config)
     if dry_run:
         result = console.drive(stage.plan(config, out))
     elif out is None:
@@ -107,15 +113,28 @@ def _name_and_path(flag: str, word: str) -> tuple[str, str]:
     return name, path
 
 
+def _check_images(named: Mapping[str, Mapping[str, str]], config: Mixture) -> None:
+    """Pictures of a source that is nowhere named would make one of that name without rows."""
+    for name, given in named.items():
+        if config.sources[name].path is None and "images" in given:
+            raise UsageError(
+                f"--images {name}={given['images']} is for a source that is not given.",
+                "There are no rows that its pictures go with.",
+                f"Add --source {name}=PATH, or mend the name. Sources: {', '.join(config.given) or 'none'}.",
+            )
+
+
 def _number(total: str | None) -> int | str | None:
     """A number where it is one; anything else is the recipe's to refuse."""
     return int(total) if total is not None and total.isdecimal() else total
 
 
 def _heldout(given: str | None) -> dict[str, Any] | None:
-    """A share below 1, or a number of rows."""
+    """A share below 1, a number of rows, or the sources' own."""
     if given is None:
         return None
+    if given == "own":
+        return {"own": True}
     if given.isdecimal() and int(given) > 0:
         return {"rows": int(given)}
     try:
@@ -123,7 +142,7 @@ def _heldout(given: str | None) -> dict[str, Any] | None:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        fix = "Write a share below 1, as 0.01, or a number of rows, as 500."
+        fix = "Write a share below 1, as 0.01, a number of rows, as 500, or own."
         raise UsageError(
             f"--heldout {given} is neither a share nor a number.", "How much to keep apart is unclear.", fix
         )

@@ -3,7 +3,8 @@
 A row is `{"id", "image", "conversations": [{"from": "human" | "gpt" | "system", "value"}]}`. `image` is a file name, a
 list of them, or absent for a row of text only. Each picture has one `<image>` in the text, in order. `task` is one for
 the row or a list, one per answer. Other keys are allowed. A picture that lies in a shard is an object (see
-`PICTURE_KEYS`); a name that begins with `N:` lies in the corpus' root N (see `split_root`).
+`PICTURE_KEYS`); a name that begins with `N:` lies in the corpus' root N (see `split_root`). `repeat` numbers the copies
+of a row that a mixture holds on purpose, from 1.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class LlavaRow:
     turns: tuple[tuple[str, str], ...]
     pictures: tuple[PictureReference, ...]
     tasks: tuple[str, ...]
+    repeat: int = 1
 
 
 def read_llava_row(item: Any, number: int) -> tuple[LlavaRow | None, tuple[Problem, ...]]:
@@ -63,7 +65,10 @@ def read_llava_row(item: Any, number: int) -> tuple[LlavaRow | None, tuple[Probl
         problems.append(Problem("marks", f"it has {marks} {IMAGE_MARK} marks for {len(pictures)} pictures"))
     if problems:
         return None, tuple(problems)
-    return LlavaRow(row_name(item, number), tuple(turns), tuple(pictures), tuple(tasks)), ()
+    given = item.get("repeat")
+    # Other sets may mean something else by it.
+    repeat = given if type(given) is int and given > 0 else 1
+    return LlavaRow(row_name(item, number), tuple(turns), tuple(pictures), tuple(tasks), repeat), ()
 
 
 def row_name(item: Any, number: int) -> str:

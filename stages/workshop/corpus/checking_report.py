@@ -79,12 +79,14 @@ class CheckReport:
 
     def _repeated(self, split: str, row: Row, finding: Finding) -> list[Problem]:
         pictures = _digest(finding.pictures)
-        whole = _digest([*finding.pictures, *(part for turn in row.turns for part in (turn.role, turn.text))])
+        said = [part for turn in row.turns for part in (turn.role, turn.text)]
+        # Copies that a mixture numbers are meant; the same number twice is not.
+        whole = _digest([*finding.pictures, *said, str(row.repeat)])
         first = self._rows.get(whole)
         if first is not None:
             return [Problem("duplicate", f"it says what {first} says")]
         self._rows[whole] = f"{split} {printable(row.name)}"
-        if not finding.pictures:
+        if not finding.pictures or row.repeat > 1:
             return []
         seen = pictures in self._pictures
         self._pictures.add(pictures)

@@ -34,6 +34,8 @@ def as_llava(row: Row, refer: Refer = by_name) -> dict[str, Any]:
         content["image"] = pictures[0] if len(pictures) == 1 else pictures
     if row.tasks:
         content["task"] = row.tasks[0] if len(row.tasks) == 1 else list(row.tasks)
+    if row.repeat > 1:
+        content["repeat"] = row.repeat
     content["conversations"] = [{"from": _SPEAKERS[turn.role], "value": turn.text} for turn in row.turns]
     return content
 

@@ -47,19 +47,22 @@ class MixtureSource(RecipeModel):
 
 
 class Heldout(RecipeModel):
-    """What is kept apart. No picture is on both sides; rows whose pictures would be are left out."""
+    """What is kept apart: drawn anew, so that no picture is on both sides (rows whose pictures would be are left out);
+    or the sources' own held-out splits as they are.
+    """
 
     share: float | None = Field(default=None, gt=0, lt=1, description="of all rows")
     rows: int | None = Field(default=None, ge=1, description="at most so many rows, and as near as pictures allow")
+    own: bool = Field(default=False, description="the held-out splits of the sources that have one, whole")
     same: Literal["content", "place"] = Field(
         default="content", description="pictures are the same by their bytes (all are read), or by where they lie"
     )
 
     @model_validator(mode="after")
     def _one(self) -> Heldout:
-        if (self.share is None) == (self.rows is None):
-            what = "heldout has a share and rows, or neither."
-            raise RecipeError(what, "One of the two says how much is kept apart.", "Set one of them.")
+        if (self.share is not None) + (self.rows is not None) + self.own != 1:
+            what = "heldout has more than one of share, rows and own, or none."
+            raise RecipeError(what, "One of them says what is kept apart.", "Set one of them.")
         return self
 
 
@@ -117,6 +120,11 @@ class Mixture(RecipeModel):
             category: [name for name, source in self.sources.items() if source.category == category]
             for category in self.categories
         }
+
+    @property
+    def drawn_apart(self) -> Heldout | None:
+        """What is drawn of the sources' rows to be kept apart, if anything is."""
+        return None if self.heldout is not None and self.heldout.own else self.heldout
 
     @property
     def given(self) -> dict[str, MixtureSource]:

@@ -33,11 +33,13 @@ class SequentialDraw:
 
     Attributes:
         left: how many rows are still to come.
+        most: how often any row comes at most.
     """
 
     def __init__(self, rows: int, drawn: int, rng: np.random.Generator) -> None:
         self._each, self._extra = divmod(drawn, rows) if rows else (0, 0)
         self.left = rows
+        self.most = self._each + bool(self._extra)
         self._rng = rng
 
     def next(self) -> int:

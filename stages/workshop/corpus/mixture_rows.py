@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -16,11 +17,22 @@ from stages.workshop.corpus.picture import Picture
 from stages.workshop.corpus.row import Row
 
 
-def line_of(source: str, row: Row, copy: int, refer: Refer) -> str:
-    """A row as a line of JSON. Its name is its source's and its own, with a number from the second time on."""
-    content = as_llava(row, refer)
+def of_source(source: str, row: Row, copy: int = 0, copies: int = 1) -> Row:
+    """A row of a mixture. Its name is its source's and its own, with a number from the second time on.
+
+    Args:
+        source: name of its source.
+        row: the row there, which may be one of several copies already.
+        copy: which of its copies, from 0.
+        copies: how many any row of the source has at most.
+    """
     again = f"#{copy + 1}" if copy else ""
-    return json.dumps({**content, "id": f"{source}/{row.name}{again}", "source": source}, ensure_ascii=False)
+    return replace(row, name=f"{source}/{row.name}{again}", repeat=(row.repeat - 1) * copies + copy + 1)
+
+
+def line_of(source: str, row: Row, refer: Refer) -> str:
+    """A row of a mixture as a line of JSON, with the name of its source."""
+    return json.dumps({**as_llava(row, refer), "source": source}, ensure_ascii=False)
 
 
 def picture_key(picture: Picture) -> int:

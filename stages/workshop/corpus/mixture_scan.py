@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,21 +12,18 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.artifacts.digest import digest_json
 from stages.artifacts.errors import BluelmError, DataError, ImageError, raise_all
 from stages.artifacts.events import Progress
-from stages.artifacts.manifest import MANIFEST_FILE, Parent, parent_of
 from stages.workshop.corpus.mixture import Mixture, MixtureSource
 from stages.workshop.corpus.mixture_split import NumberFile, PictureNumbers, Side, side, threshold_of
 from stages.workshop.corpus.picture import Picture
-from stages.workshop.corpus.readers.opening import open_rows
+from stages.workshop.corpus.readers.opening import open_rows, splits_of
 from stages.workshop.corpus.readers.source import RowSource
 from stages.workshop.corpus.row import BadRow, Row
 
 _PROGRESS_EVERY = 1000
 _REMEMBERED = 4096
-# A shard of pictures is told from another by its ends; a file of rows is read anyway, and wholly digested.
-_END = 1 << 20
+HELDOUT = "heldout"
 
 
 @dataclass(frozen=True)
@@ -64,15 +60,14 @@ def open_sources(given: Mapping[str, MixtureSource]) -> dict[str, RowSource]:
     return sources
 
 
-def parent_of_source(rows: RowSource) -> Parent:
-    """A source's digest: an artifact's own; files of rows by content, other shards by name, size and ends."""
-    if (rows.path / MANIFEST_FILE).is_file():
-        return parent_of(rows.path)
-    if rows.format in ("llava", "messages", "corpus"):
-        digests = [parent_of(shard).digest for shard in rows.shards]
-    else:
-        digests = [_ends(shard) for shard in rows.shards]
-    return Parent(path=rows.path.as_posix(), digest=digest_json(digests))
+def heldout_of(given: Mapping[str, MixtureSource]) -> dict[str, RowSource]:
+    """The held-out splits of the sources that have one."""
+    found: dict[str, RowSource] = {}
+    for name, source in given.items():
+        assert source.place is not None
+        if source.split != HELDOUT and HELDOUT in splits_of(source.place, source.format):
+            found[name] = open_rows(source.place, source.format, source.image_place, HELDOUT)
+    return found
 
 
 class Scanner:
@@ -84,10 +79,10 @@ class Scanner:
         folder: where numbers of pictures may be kept meanwhile.
         left_out: where rows are told that cannot be used.
         """
-        self._heldout = mixture.heldout
+        self._heldout = mixture.drawn_apart
         self._folder = folder
         self._left_out = left_out
-        self._numbers = PictureNumbers(mixture.seed, mixture.heldout.same) if mixture.heldout is not None else None
+        self._numbers = None if self._heldout is None else PictureNumbers(mixture.seed, self._heldout.same)
         self._exists = lru_cache(_REMEMBERED)(_exists)
         self.scans: dict[str, Scan] = {}
 
@@ -110,7 +105,7 @@ class Scanner:
                 else:
                     bad += 1
                     first = first or reason
-                    self._left_out.write(json.dumps(left_out(name, row, reason), ensure_ascii=False) + "\n")
+                    self._tell(name, row, reason)
                 if (good + bad) % _PROGRESS_EVERY == 0:
                     yield Progress(f"reading {name}", good + bad, rows.count, f"rows of {name}")
             yield Progress(f"reading {name}", good + bad, good + bad, f"rows of {name}")
@@ -152,16 +147,25 @@ class Scanner:
             heldout, train = int((highest < self.threshold).sum()), int((lowest >= self.threshold).sum())
             self.scans[name] = Scan(train, heldout, good - heldout - train, bad, numbers[name])
 
-    def side_of(self, name: str, number: int) -> Side | None:
-        """Where row `number` of a source belongs; None where it cannot be used. Only with something kept apart."""
+    def side_of(self, name: str, number: int, row: Row | BadRow) -> Side | None:
+        """Where a row, number `number` of a source, belongs; None where it cannot be used."""
         numbers = self.scans[name].numbers
-        assert numbers is not None
+        if numbers is None:
+            return "train" if self._reason(row) is None else None
         lowest, highest = numbers[number]
         return None if np.isnan(lowest) else side(lowest, highest, self.threshold)
 
-    def usable(self, row: Row | BadRow) -> bool:
-        """Whether a row can be used, where nothing is kept apart."""
-        return self._reason(row) is None
+    def usable_of(self, name: str, rows: RowSource) -> Iterator[Row]:
+        """The rows of a split that is taken whole; those that cannot be used are told."""
+        for row in rows:
+            reason = self._reason(row)
+            if reason is not None:
+                self._tell(name, row, reason)
+            elif isinstance(row, Row):
+                yield row
+
+    def _tell(self, name: str, row: Row | BadRow, reason: str) -> None:
+        self._left_out.write(json.dumps(left_out(name, row, reason), ensure_ascii=False) + "\n")
 
 
 def left_out(source: str, row: Row | BadRow, reason: str) -> dict[str, str | None]:
@@ -181,13 +185,3 @@ def _useless(name: str, rows: RowSource, reason: str | None) -> DataError:
 
 def _exists(picture: Picture) -> bool:
     return picture.exists()
-
-
-def _ends(shard: Path) -> str:
-    size = shard.stat().st_size
-    digest = hashlib.sha256(f"{shard.name}\0{size}\0".encode())
-    with shard.open("rb") as stream:
-        digest.update(stream.read(_END))
-        stream.seek(max(0, size - _END))
-        digest.update(stream.read(_END))
-    return digest.hexdigest()

@@ -20,7 +20,7 @@ from typing import Any
 
 from stages.artifacts.errors import DataError
 from stages.artifacts.llava_rows import IMAGE_MARK, Problem
-from stages.workshop.corpus.picture import Picture, PictureFile
+from stages.workshop.corpus.picture import Picture
 
 __all__ = ["IMAGE_MARK", "BadRow", "Place", "Problem", "Row", "Turn", "printable"]
 
@@ -60,6 +60,7 @@ class Row:
         pictures: its pictures, in the order of their marks.
         tasks: kinds of question, one for each answer; empty where the file does not say.
         place: where it was read.
+        repeat: the number of this copy, where a mixture holds the row several times on purpose.
     """
 
     name: str
@@ -67,28 +68,11 @@ class Row:
     pictures: tuple[Picture, ...] = ()
     tasks: tuple[str, ...] = ()
     place: Place = field(default=NOWHERE, compare=False)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """Files of its pictures.
-
-        Raises:
-            DataError: one lies in a shard.
-        """
-        return tuple(self._path(picture) for picture in self.pictures)
+    repeat: int = field(default=1, compare=False)
 
     def messages(self) -> list[dict[str, Any]]:
         """The conversation as transformers takes it (see `stages.device.prompt.messages`)."""
         return [{"role": turn.role, "content": list(_parts(turn.text))} for turn in self.turns]
-
-    def _path(self, picture: Picture) -> Path:
-        if isinstance(picture, PictureFile):
-            return picture.path
-        raise DataError(
-            f"{self.place}: the picture {picture.name} lies in a shard.",
-            "A picture file is needed here.",
-            "Copy the pictures out: bluelm data check INPUT --copy-pictures --out CORPUS",
-        )
 
 
 @dataclass(frozen=True)

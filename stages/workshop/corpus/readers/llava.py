@@ -31,6 +31,10 @@ class LlavaSource(RowSource):
     rows: int | None = None
 
     @property
+    def places(self) -> tuple[Path, ...]:
+        return (*super().places, *self.roots.values())
+
+    @property
     def count(self) -> int | None:
         return self.rows
 
@@ -49,7 +53,7 @@ class LlavaSource(RowSource):
                 continue
             turns = tuple(Turn(role, text) for role, text in found.turns)
             pictures = tuple(self.picture(reference, shard) for reference in found.pictures)
-            yield Row(found.name, turns, pictures, found.tasks, place)
+            yield Row(found.name, turns, pictures, found.tasks, place, found.repeat)
 
     def picture(self, reference: PictureReference, shard: Path) -> Picture:
         """The picture that a row of a shard refers to.

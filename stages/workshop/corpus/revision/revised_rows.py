@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from stages.workshop.corpus.revision.answers import Pair, Task
@@ -40,7 +41,7 @@ def revised(row: Row, pairs: tuple[Pair, ...], task: Task, caption_questions: tu
     else:
         # A pair that was left out could be any of them.
         tasks = row.tasks if len(row.tasks) in (1, len(pairs)) else ()
-    return Row(row.name, tuple(turns), row.pictures, tasks, row.place)
+    return replace(row, turns=tuple(turns), tasks=tasks)
 
 
 def failure(outcome: Outcome, reason: str) -> dict[str, Any]:

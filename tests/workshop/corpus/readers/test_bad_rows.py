@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from stages.artifacts.errors import DataError
+from stages.workshop.corpus.picture import PictureFile
 from stages.workshop.corpus.readers.opening import open_rows, splits_of
 from stages.workshop.corpus.row import BadRow, Row
 
@@ -88,11 +89,9 @@ def test_cells_of_tables(tmp_path: Path) -> None:
     assert texts(path) == ["a", "b", "the picture '../a.png' lies outside the folder of pictures",
                            "a picture is named by a dict that is no path", "e", "f"]  # fmt: skip
     found = {row.name: row for row in open_rows(path, images=tmp_path / "pictures") if isinstance(row, Row)}
-    assert found["b"].paths == (tmp_path / "pictures" / "a.png",)
+    assert found["b"].pictures == (PictureFile(tmp_path / "pictures", "a.png"),)
     assert found["e"].pictures == () and found["e"].turns[0].text == "What?"
     assert found["a"].turns[0].text == "<image>\nWhat?"
-    with pytest.raises(DataError, match="lies in a shard"):
-        assert found["a"].paths
     assert found["f"].pictures[0].read() == b""
     pq.write_table(pa.table({"prompt": ["?"], "answer": ["!"]}), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="has the columns prompt, answer"):

@@ -69,7 +69,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = some_rows(tmp_path)
     write_llava(tmp_path / "rows.json", rows)
     assert all_rows(open_rows(tmp_path / "rows.json")) == rows
-    assert rows[2].paths == (tmp_path / "images/a.png", tmp_path / "images/b.png")
+    assert rows[2].pictures == (PictureFile(tmp_path, "images/a.png"), PictureFile(tmp_path, "images/b.png"))
     write_llava(tmp_path / "none.json", [])
     assert all_rows(open_rows(tmp_path / "none.json")) == []
     # JSON lines and an array over many lines are the same rows, from a folder of their own.
