@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import sys
 import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -196,7 +199,7 @@ def test_processes_and_formats_change_nothing(bluelm: Run, tmp_path: Path, pictu
     assert [row.turns for row in kept] == [row.turns for row in all_rows(open_rows(data, images=pictures))[70:74]]
     assert kept[0].pictures[0].read() == (pictures / "a.png").read_bytes()
     tiled = bluelm("tile", tmp_path / "tarred", "--preset", "tiny", "--out", tmp_path / "tiles")
-    assert tiled.code == 2 and "data.tar" in tiled.err and "--copy-pictures" in tiled.err
+    assert tiled.code == 0, tiled.err
 
 
 class StoppedError(Exception):
@@ -231,6 +234,27 @@ def test_a_stopped_check_goes_on(tmp_path: Path, pictures: Path, monkeypatch: py
     for name in ("train.json", "dropped.jsonl", "findings-train.jsonl", "index.json"):
         assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert open_artifact(out, "corpus").digest == open_artifact(tmp_path / "whole", "corpus").digest
+
+
+def test_a_full_disk_is_said_and_the_check_goes_on(
+    bluelm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write(tmp_path / "data.jsonl", [row(str(number), None, f"Why {number}?", "So.") for number in range(2000)])
+    words = ("data", "check", data, "--threads", 1, "--out", tmp_path / "clean", "--json")
+    unseen: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", unseen.append)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file may grow beyond so many bytes, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))
+    try:
+        full = bluelm(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert full.code == 2 and "cannot be written: File too large" in full.err, full.err
+    assert not unseen and not (tmp_path / "clean").exists()
+    done = bluelm(*words)
+    assert done.code == 0 and done.json()["kept"] == 2000
+    assert "going on where an earlier run stopped" in done.err
 
 
 def test_a_picture_that_comes_later_makes_it_again(bluelm: Run, tmp_path: Path, pictures: Path) -> None:
@@ -275,13 +299,16 @@ def test_tokens_are_counted_as_training_counts_them(tmp_path: Path, pictures: Pa
         (("data.jsonl", "--format", "csv", "--out", "x"), "There is no format 'csv'"),
         (("data.jsonl", "--preset", "tiny", "--model", "m", "--out", "x"), "A preset and --model are both given"),
         (("data.jsonl", "--preset", "tinny", "--out", "x"), "no preset 'tinny'"),
-        (("data.jsonl", "--split", "test", "--model", "m", "--out", "x"), "m does not exist"),
+        (("data.jsonl", "--split", "train", "--model", "m", "--out", "x"), "m does not exist"),
+        (("data.jsonl", "--split", "test", "--out", "x"), "data.jsonl tells of no split 'test'"),
+        (("pipe", "--out", "x"), "pipe is no file"),
     ],
 )
 def test_what_cannot_be_done_is_said(
     bluelm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
 ) -> None:
     write(tmp_path / "data.jsonl", GOOD[2:3])
+    os.mkfifo(tmp_path / "pipe")
     monkeypatch.chdir(tmp_path)
     done = bluelm("data", "check", *words)
     assert done.code == 2

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from stages.artifacts.folder import open_artifact
+from stages.workshop.corpus.picture import PictureFile
 from stages.workshop.corpus.readers.opening import open_rows
 from stages.workshop.corpus.readers.source import all_rows
 from stages.workshop.corpus.row import Row
@@ -72,7 +73,7 @@ def test_captions_are_made_for_a_folder_of_pictures(
     assert [row.turns[1].text for row in rows] == [f"red {number}" for number in range(12)]
     assert all(row.turns[0].text.startswith("<image>\n") and row.tasks == ("caption",) for row in rows)
     assert len({row.turns[0].text for row in rows}) > 2
-    assert [row.paths[0] for row in rows] == sorted(picture_folder.iterdir())
+    assert [row.pictures[0] for row in rows] == [PictureFile.at(path) for path in sorted(picture_folder.iterdir())]
     report = done.json()
     assert (report["rows"], report["failed"], report["unasked"]) == (12, 0, 0)
     assert report["cost"]["answers"] == chat_server.asked == 12
@@ -189,6 +190,20 @@ def test_a_broken_picture_is_that_rows_failure(ask: Ask, picture_folder: Path, t
     assert done.code == 0, done.err
     assert [failure["id"] for failure in failed_of(tmp_path / "out")] == ["03.png", "05.png"]
     assert len(rows_of(tmp_path / "out")) == done.json()["rows"] == 10
+
+
+def test_rows_that_ask_the_same_at_once_are_paid_for_once(
+    ask: Ask, chat_server: Any, conversations: Path, tmp_path: Path
+) -> None:
+    rows = json.loads(conversations.read_text())
+    conversations.write_text(json.dumps([{**row, "id": f"{row['id']}-{copy}"} for row in rows for copy in range(4)]))
+    chat_server.answer = lambda body: as_pairs(("q", chat_server.text_of(body)[-40:]))
+    chat_server.delay = 0.02
+    done = ask(conversations, "revise", tmp_path / "out", "--concurrency", 16, "--most-answers", 40)
+    assert done.code == 0, done.err
+    assert chat_server.asked == 10 and len(rows_of(tmp_path / "out")) == 40
+    # A corpus made of ten answers on forty rows costs ten.
+    assert done.json()["cost"]["answers"] == 10
 
 
 def test_an_answer_of_half_a_character_can_be_written(

@@ -31,6 +31,9 @@ def detect(path: Path) -> Format:
     try:
         if path.is_dir():
             return _folder(path)
+        if path.exists() and not path.is_file():
+            # A pipe would be waited for, a device read without end.
+            raise DataError(f"{path} is no file.", "It holds the rows to work with.", "Name a file or a folder.")
         with path.open("rb") as stream:
             head = stream.read(tarfile.BLOCKSIZE)
     except OSError as error:

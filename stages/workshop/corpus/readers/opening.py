@@ -38,7 +38,7 @@ def open_rows(path: Path, format: str | None = None, images: Path | None = None,
         split: which split of an input that has several.
 
     Raises:
-        DataError: nothing is there, its format is unclear, or pictures of a corpus were moved.
+        DataError: nothing is there, its format is unclear, it has no such split, or pictures of a corpus were moved.
         ArtifactError: an artifact that is no corpus, or a damaged one.
         UsageError: a format that does not exist.
     """
@@ -55,12 +55,14 @@ def open_rows(path: Path, format: str | None = None, images: Path | None = None,
             folder, shards = saved_shards(path, split)
             return TableSource(folder, found, shards, images or folder, count_rows(shards))
         case "parquet":
-            shards = _of_split(files_of(path, found), split)
+            shards = _of_split(path, files_of(path, found), split)
             return TableSource(path, found, shards, root, count_rows(shards))
         case "webdataset":
-            return WebDatasetSource(path, found, _of_split(files_of(path, found), split), root)
-        case "messages":
-            return MessagesSource(path, found, files_of(path, found), root)
+            return WebDatasetSource(path, found, _of_split(path, files_of(path, found), split), root)
+    if split != TRAIN:
+        raise _no_split(path, split)
+    if found == "messages":
+        return MessagesSource(path, found, files_of(path, found), root)
     roots = read_roots(path.parent) if path.is_file() else {}
     return LlavaSource(path, found, files_of(path, "llava"), root, roots)
 
@@ -102,7 +104,17 @@ def _is_ours(file: Path) -> bool:
     return file.name in (MANIFEST_FILE, RUN_FILE, INDEX_FILE, "report.json")
 
 
-def _of_split(files: Sequence[Path], split: str) -> tuple[Path, ...]:
-    """The files that say they are of a split (`train-00000-of-00004.parquet`, `train/…`), or all where none does."""
+def _of_split(path: Path, files: Sequence[Path], split: str) -> tuple[Path, ...]:
+    """The files that say they are of a split (`train-00000-of-00004.parquet`, `train/…`); where none does, all of them
+    are for training.
+    """
     named = tuple(file for file in files if file.stem.split("-")[0] == split or file.parent.name == split)
+    if not named and split != TRAIN:
+        raise _no_split(path, split)
     return named or tuple(files)
+
+
+def _no_split(path: Path, split: str) -> DataError:
+    return DataError(
+        f"{path} tells of no split {split!r}.", "Its rows would be taken for those of that split.", "Leave it away."
+    )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from stages.artifacts.errors import DataError, ImageError
 from stages.workshop.corpus.revision.answer_cache import AnswerCache
@@ -91,6 +92,8 @@ class Asker:
         self._endpoint, self._cache = endpoint, cache
         self._exhausted_in_a_row = 0
         self._unanswered_from_start = 0
+        self._paid: set[str] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def outcome(self, row: Row | BadRow) -> Outcome:
         """What becomes of a row.
@@ -126,11 +129,19 @@ class Asker:
 
     async def _reply(self, question: Question) -> Reply:
         """The answer to a question: the one on disk, or a new one, which is then there too."""
-        known = self._cache.get(question.key)
+        # Rows that ask the same at once wait for one answer: it is paid for once.
+        key = question.key
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            known = self._cache.get(key)
+            reply = await self._new_reply(question) if known is None else known
         if known is not None:
             self.tally.cached += 1
-            self.ledger.count(cost_of(question, known))
-            return known
+            if key not in self._paid:
+                self.ledger.count(cost_of(question, known))
+        self._paid.add(key)
+        return reply
+
+    async def _new_reply(self, question: Question) -> Reply:
         most = most_of(question)
         await self.ledger.set_aside(most)
         cost = Cost()
