@@ -222,7 +222,9 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=200, help="requests before memory is looked at")
     arguments = parser.parse_args()
     start = "import sys; from bluelm_cli.app import main; main(sys.argv[1:])"
-    words = ["chat", *arguments.model, "--serve", "0", "--set", "limits.body_s=5", "--json"]
+    # Features of pictures are kept on purpose: so few that the warm-up fills their place.
+    limits = ["--set", "limits.body_s=5", "--set", "limits.cache_mb=1"]
+    words = ["chat", *arguments.model, "--serve", "0", *limits, "--json"]
     server = subprocess.Popen(
         [sys.executable, "-c", start, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

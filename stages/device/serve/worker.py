@@ -15,6 +15,7 @@ from stages.device.runtime.album import PictureFeatures
 from stages.device.runtime.cache import ContextLengthError
 from stages.device.runtime.engine import Answer
 from stages.device.runtime.interruption import Interrupted, check_interruption, interruptible
+from stages.device.runtime.memory import trim_heap
 from stages.device.serve.api_errors import ApiError, failed, our_fault, queue_full, stopping, too_long
 from stages.device.serve.fair_queue import FairQueue, QueueClosedError, QueueFullError
 from stages.device.serve.job import Cancelled, Failed, Job
@@ -123,6 +124,8 @@ class Worker:
             self._end(job, event)
             if not any(waiting.pictures for waiting in self._queue.items()):
                 self.model.rest()
+            if not len(self._queue):
+                trim_heap()  # bodies and pictures of all that came at once
 
     def _answered(self, job: Job) -> Answer:
         """Answers a job, telling its tokens as they come.
