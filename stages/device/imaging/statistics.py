@@ -7,7 +7,7 @@ Axes: N distinct sizes of a block.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -28,6 +28,8 @@ ENLARGEMENT_EDGES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32
 SIDE_EDGES = (0, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048, 4096)
 SHAPE_EDGES = (1.0, 1.05, 1.2, 1.4, 1.6, 2.0, 3.0, 5.0)
 REFERENCE: AnyRule = "relaxed"
+# More than any grid has: a grid is then one number.
+_MANY_ROWS = 2**20
 
 
 class WorstCase(NamedTuple):
@@ -88,16 +90,18 @@ class RuleStatistics:
         if self._cutting is not None:
             self._kept += float((kept_share(block, decided, self._cutting.keeps_aspect) * counts).sum())
         self.histogram += _binned(enlargement, ENLARGEMENT_EDGES, counts)
-        grids, which = np.unique(np.stack([decided.cols, decided.rows]), axis=1, return_inverse=True)
-        sums = np.zeros(grids.shape[1], np.int64)
-        np.add.at(sums, which.reshape(-1), counts)
-        self.grids.update({Grid(*map(int, grid)): int(sum) for grid, sum in zip(grids.T, sums, strict=True)})
+        for key, count in _summed(decided.cols * _MANY_ROWS + decided.rows, counts):
+            self.grids[Grid(*divmod(key, _MANY_ROWS))] += count
         self._keep_worst(block, decided, enlargement)
 
     def _keep_worst(self, block: SizeBlock, decided: ManyDecisions, enlargement: np.ndarray) -> None:
+        if not self._most_worst:
+            return
         kept = {case.picture.size: case for case in self.worst}
-        # Among equals the smaller size, so that the order of blocks does not matter.
-        for index in np.lexsort((block.heights, block.widths, -enlargement))[: self._most_worst].tolist():
+        least = np.partition(enlargement, -self._most_worst)[-self._most_worst] if len(block) > self._most_worst else 0
+        # Of a block with sorted sizes the smaller of equals come first, so that the order of blocks does not matter.
+        large = np.flatnonzero(enlargement >= least)
+        for index in large[np.argsort(-enlargement[large], kind="stable")][: self._most_worst].tolist():
             size = Size(int(block.widths[index]), int(block.heights[index]))
             before = kept.get(size)
             name = before.picture.name if before else block.names[index]
@@ -204,6 +208,14 @@ def kept_share(block: SizeBlock, decided: ManyDecisions, keeps_aspect: bool) -> 
     across = np.minimum(decided.cols * tile / block.widths, 1.0)
     down = np.minimum(decided.rows * tile / block.heights, 1.0)
     return np.minimum(across, down) ** 2 if keeps_aspect else across * down
+
+
+def _summed(keys: np.ndarray, counts: np.ndarray) -> Iterator[tuple[int, int]]:
+    """The sum of the counts of each distinct key."""
+    distinct, which = np.unique(keys, return_inverse=True)
+    sums = np.zeros(len(distinct), np.int64)
+    np.add.at(sums, which, counts)
+    yield from zip(distinct.tolist(), sums.tolist(), strict=True)
 
 
 def _binned(values: np.ndarray, edges: Sequence[float], counts: np.ndarray) -> np.ndarray:
