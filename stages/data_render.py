@@ -32,7 +32,7 @@ from stages.workshop.corpus.row import Row
 
 # What is drawn where nothing is named: what also fits small pictures.
 DEFAULT_TASKS = ("colour", "shape", "place", "count", "word", "number", "table")
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=100)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
@@ -60,8 +60,8 @@ class RenderConfig(RecipeModel):
     weights: dict[str, Weight] = Field(
         default={}, description="how often a family draws a training picture, relative to the others; 1 if not named"
     )
-    least_text: float = Field(default=10.0, ge=4, description="least height of printed text, in pixels")
-    most_text: float = Field(default=40.0, ge=4, description="greatest height of printed text, in pixels")
+    least_text: float = Field(default=10.0, ge=4, le=2048, description="least height of printed text, in pixels")
+    most_text: float = Field(default=40.0, ge=4, le=2048, description="greatest height of printed text, in pixels")
     fonts: tuple[str, ...] = Field(default=(), description="folders with fonts, beside those that typst carries")
     train_fonts: tuple[str, ...] = Field(default=(), description="names of the fonts of training pages; all if none")
     heldout_fonts: tuple[str, ...] = Field(default=(), description="names of the fonts of held-out pages; all if none")
@@ -223,10 +223,12 @@ def plan(config: RenderConfig, out: Path | None = None) -> RenderResult:
     counts: dict[str, SplitCount] = {}
     for split in SPLITS:
         numbers, turns = config.numbers(split), job.order(split)
-        drawn = Counter(turns[number % len(turns)] for number in numbers)
+        rounds, rest = divmod(len(numbers), len(turns))
+        whole = Counter(turns)
+        last = Counter(turns[number % len(turns)] for number in numbers[:rest])
         questions: Counter[str] = Counter()
         for family, tasks in job.families.items():
-            questions.update(dict.fromkeys(tasks, drawn[family]))
+            questions.update(dict.fromkeys(tasks, rounds * whole[family] + last[family]))
         rows = len(numbers) if split == "train" else questions.total()
         counts[split] = SplitCount(len(numbers), rows, dict(questions))
     return RenderResult(CorpusIndex(counts), None, out, config)

@@ -93,6 +93,21 @@ def test_a_dry_run_promises_what_a_run_draws(bluelm: Run, tmp_path: Path) -> Non
     assert drawn.json()["bytes"] > 10_000 and promised.json()["bytes"] is None
 
 
+def test_a_plan_of_a_shard_counts_what_it_would_draw_without_drawing(bluelm: Run) -> None:
+    words = ("--task", "word", "--task", "table", "--task", "number", "--set", "weights={word: 2.5}", "--heldout", 0)
+    drawn = {"word": 0, "table": 0, "number": 0}
+    for shard in (1, 2, 3):
+        part = bluelm("data", "render", *words, "--train", 1000, "--shard", f"{shard}/3", "--dry-run", "--json").json()
+        questions = part["splits"]["train"]["questions"]
+        assert sum(questions.values()) == part["splits"]["train"]["pictures"]
+        drawn = {task: drawn[task] + questions[task] for task in drawn}
+    whole = bluelm("data", "render", *words, "--train", 1000, "--dry-run", "--json").json()["splits"]["train"]
+    # 1000 is 111 rounds of nine turns and one turn more.
+    assert whole["questions"] == drawn and sorted(drawn.values()) == [222, 222, 556]
+    huge = bluelm("data", "render", *words, "--train", 9 * 10**12, "--dry-run", "--json").json()["splits"]["train"]
+    assert huge["questions"] == {"word": 5 * 10**12, "table": 2 * 10**12, "number": 2 * 10**12}
+
+
 def test_the_table_for_people(bluelm: Run) -> None:
     done = bluelm("data", "render", "--task", "shape", "--train", 1234, "--dry-run")
     assert done.code == 0 and done.err == ""
@@ -120,6 +135,8 @@ def test_the_table_for_people(bluelm: Run) -> None:
         ),
         (("--set", "train_fonts=[Futura]"), ("There is no font 'Futura'", "Libertinus Serif")),
         (("--fonts", "nowhere"), ("There is no font in nowhere",)),
+        (("--set", "weights={word: 1e300}"), ("weights.word: Input should be less than or equal to 100",)),
+        (("--set", "most_text=1e300"), ("most_text: Input should be less than or equal to 2048",)),
         (("--set", "least_text=50"), ("least_text is 50.0, most_text 40.0",)),
         (("--shard", "3/2"), ("shard is 3, but there are 2 shards",)),
         (("--shard", "half"), ("--shard half is not K/N", "1/4")),

@@ -28,3 +28,13 @@ def test_everyone_has_their_share_at_any_time(weights: dict[str, int]) -> None:
 
 def test_tiny_weights_still_have_a_turn() -> None:
     assert Counter(order({"a": 1.0, "b": 1e-9})) == {"a": 100, "b": 1}
+
+
+def test_odd_weights_have_a_short_round() -> None:
+    """Weights without a common measure: one round of exact fractions would be longer than any set."""
+    weights = {str(index): 1 / prime for index, prime in enumerate((3, 7, 11, 13, 17, 19, 23, 29, 31, 37))}
+    turns = order(weights)
+    assert len(turns) <= 100 * len(weights)
+    total = sum(weights.values())
+    shares = Counter(turns)
+    assert all(abs(shares[name] / len(turns) - weight / total) < 0.01 for name, weight in weights.items())

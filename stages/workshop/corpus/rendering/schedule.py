@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from fractions import Fraction
 
 # Weights are taken to this precision, so that the order repeats soon.
 _PARTS = 100
@@ -21,9 +20,7 @@ def order(weights: Mapping[str, float]) -> tuple[str, ...]:
 
 @functools.cache
 def _order(weights: tuple[tuple[str, float], ...]) -> tuple[str, ...]:
-    parts = {name: max(Fraction(1, _PARTS), Fraction(weight).limit_denominator(_PARTS)) for name, weight in weights}
-    scale = math.lcm(*(part.denominator for part in parts.values()))
-    turns = {name: int(part * scale) for name, part in parts.items()}
+    turns = {name: max(1, round(weight * _PARTS)) for name, weight in weights}
     common = math.gcd(*turns.values())
     turns = {name: count // common for name, count in turns.items()}
     total = sum(turns.values())
