@@ -20,62 +20,6 @@ from stages.workshop.corpus.row import Row
 Run = Callable[..., Any]
 
 
-def write_rows(file: Path, count: int, pictures: int = 0, first: int = 0) -> Path:
-    """`count` rows in LLaVA's JSON about `pictures` pictures in turn; of text alone where there are none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(pictures):
-        image = file.parent / f"{number}.png"
-        if not image.exists():
-            Image.new("RGB", (8, 8), (first + number, number // 256, 7)).save(image)
-    rows = [
-        {
-            "id": str(number),
-            **({"image": f"{number % pictures}.png"} if pictures else {}),
-            "conversations": [
-                {"from": "human", "value": ("<image>\n" if pictures else "") + f"question {file.parent.name} {number}"},
-                {"from": "gpt", "value": f"answer {number}"},
-            ],
-        }
-        for number in range(count)
-    ]
-    file.write_text(json.dumps(rows))
-    return file
-
-
-@pytest.fixture
-def sets(tmp_path: Path) -> dict[str, Path]:
-    """A large set of questions, a small one, and text."""
-    return {
-        "vqa": write_rows(tmp_path / "vqa" / "rows.json", 400, pictures=100),
-        "ocr": write_rows(tmp_path / "ocr" / "rows.json", 30, pictures=30, first=130),
-        "text": write_rows(tmp_path / "text" / "rows.json", 50),
-    }
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    """Half questions, a quarter reading, a quarter text."""
-    file = tmp_path / "mix.yaml"
-    file.write_text(
-        "categories: {vqa: 2, ocr: 1, text: 1}\n"
-        "repeat: 4\n"
-        "sources:\n"
-        "  vqa: {category: vqa}\n  ocr: {category: ocr}\n  text: {category: text, path: '${NO_SUCH_TEXT}'}\n"
-    )
-    return file
-
-
-@pytest.fixture
-def mix(bluelm: Run, recipe: Path, sets: dict[str, Path]) -> Run:
-    """Runs data mix with the recipe and the sets."""
-
-    def run(out: Path, *more: object, without: tuple[str, ...] = ()) -> Any:
-        given = [word for name, path in sets.items() if name not in without for word in ("--source", f"{name}={path}")]
-        return bluelm("data", "mix", "--recipe", recipe, *given, "--out", out, "--json", *more)
-
-    return run
-
-
 def rows_of(out: Path, split: str = "train") -> list[Row]:
     return all_rows(open_rows(out, split=split))
 
@@ -264,7 +208,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(mix: Run, tmp_path: Path, se
     with pytest.raises(DataError, match="changed while it was read"):
         for event in data_mix.run(config, tmp_path / "out"):
             if isinstance(event, Progress) and event.label == "reading vqa":
-                write_rows(sets["vqa"], 390, pictures=100)
+                sets["vqa"].write_text(json.dumps(json.loads(sets["vqa"].read_text())[:390]))
     assert not (tmp_path / "out").exists()
 
 
@@ -334,68 +278,3 @@ def test_pictures_in_shards_are_mixed_in_place_or_copied_out(
             {row.turns: [picture.read() for picture in row.pictures] for side in sides for row in side.values()}
         )
     assert contents[0] == contents[1]
-
-
-def test_rows_repeated_on_purpose_pass_a_check_and_those_that_came_twice_do_not(
-    bluelm: Run, mix: Run, tmp_path: Path, sets: dict[str, Path]
-) -> None:
-    twice = json.loads(sets["ocr"].read_text())
-    sets["ocr"].write_text(json.dumps([*twice, {**twice[0], "id": "again"}]))
-    assert mix(tmp_path / "mixture", "--total", 400).code == 0
-    rows = rows_of(tmp_path / "mixture")
-    copies = Counter(row.turns for row in rows if source_of(row) == "ocr")
-    assert min(copies.values()) >= 3
-    report = bluelm("data", "check", tmp_path / "mixture", "--threads", 1, "--out", tmp_path / "clean", "--json").json()
-    (most,) = {count for turns, count in copies.items() if twice[0]["conversations"][1]["value"] == turns[1].text}
-    assert set(report["problems"]) <= {"duplicate", "same-pictures"}
-    assert report["dropped"] == report["problems"]["duplicate"]["rows"] == most // 2
-    # A mixture of what is left tells its copies apart again.
-    again = ("--source", f"m={tmp_path / 'clean'}", "--set", "sources.m.repeat=2", "--total", 2 * report["kept"])
-    assert bluelm("data", "mix", *again, "--out", tmp_path / "again").code == 0
-    last = bluelm("data", "check", tmp_path / "again", "--threads", 1, "--out", tmp_path / "last", "--json").json()
-    assert (last["kept"], last["dropped"]) == (2 * report["kept"], 0)
-
-
-def test_the_sources_own_held_out_rows_are_taken_whole(bluelm: Run, tmp_path: Path, sets: dict[str, Path]) -> None:
-    first = bluelm("data", "mix", "--source", f"a={sets['ocr']}", "--heldout", 5, "--out", tmp_path / "first")
-    assert first.code == 0, first.err
-    given = ("--source", f"one={tmp_path / 'first'}", "--source", f"text={sets['text']}", "--json")
-    left = bluelm("data", "mix", *given, "--out", tmp_path / "left")
-    assert "one: held-out rows of their own are not taken; --heldout own takes them" in left.err
-    done = bluelm("data", "mix", *given, "--heldout", "own", "--out", tmp_path / "both")
-    assert done.code == 0 and "held-out" not in done.err, done.err
-    for split in ("train", "heldout"):
-        before, after = (
-            {row.turns: [picture.digest() for picture in row.pictures] for row in rows_of(tmp_path / name, split)}
-            for name in ("first", "both")
-        )
-        assert {turns: after.pop(turns) for turns in before} == before
-        assert len(after) == (50 if split == "train" else 0)
-    assert [source["heldout"] for source in done.json()["sources"]] == [5, 0]
-    none = bluelm("data", "mix", "--source", f"a={sets['ocr']}", "--heldout", "own", "--out", tmp_path / "none")
-    assert none.code == 2 and "No source has a held-out split of its own" in none.err
-
-
-def test_a_mixture_never_takes_the_place_of_what_it_is_made_of(
-    bluelm: Run, mix: Run, tmp_path: Path, sets: dict[str, Path]
-) -> None:
-    assert mix(tmp_path / "first", "--total", 60, "--copy-pictures").code == 0
-    assert bluelm("data", "mix", "--source", f"a={tmp_path / 'first'}", "--out", tmp_path / "second").code == 0
-    before = sorted((tmp_path / "first").rglob("*"))
-    for verb in (
-        ("mix", "--source", f"a={tmp_path / 'first'}"),
-        ("check", tmp_path / "first"),
-        ("check", tmp_path / "first" / "train.json"),
-        # Its pictures lie in the first.
-        ("check", tmp_path / "second"),
-        ("revise", tmp_path / "first", "--endpoint", "http://localhost:1", "--model", "m"),
-    ):
-        done = bluelm("data", *verb, "--out", tmp_path / "first", "--force")
-        assert done.code == 2 and "an input" in done.err and "would be lost" in done.err, (verb, done.err)
-    assert sorted((tmp_path / "first").rglob("*")) == before
-
-
-def test_pictures_of_a_source_that_is_not_given_are_refused(bluelm: Run, sets: dict[str, Path], tmp_path: Path) -> None:
-    given = ("--source", f"vqa={sets['vqa']}", "--images", f"vqaa={tmp_path}")
-    done = bluelm("data", "mix", *given, "--out", tmp_path / "out")
-    assert done.code == 2 and "--images vqaa=" in done.err and "Sources: vqa." in done.err
