@@ -6,7 +6,7 @@
 # Random weights; tiles of 384 pixels, one a picture as in stage 1; the language model is MiniCPM-2B's width with fewer
 # layers. Tiles stay in memory, so that no decoding is counted against pictures. Both run in turns in one process; what
 # counts is the median of paired ratios. BLUELM_PYTHON has bluelm (default: the checkout's .venv, else python3).
-# BLUELM_QUIET, where set, is put before the measurement: a command that keeps other work off this machine.
+# BLUELM_QUIET, where set, is put before both of its halves: a command that keeps other work off this machine.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,5 +17,5 @@ python=${BLUELM_PYTHON:-$root/.venv/bin/python}
 export HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"$python" "$here/features_speed.py" make "$work" "$@"
+${BLUELM_QUIET:-} "$python" "$here/features_speed.py" make "$work" "$@"
 ${BLUELM_QUIET:-} "$python" "$here/features_speed.py" time "$work" "$@"

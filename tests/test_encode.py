@@ -72,29 +72,13 @@ def test_features_are_those_of_the_graphs(tiny_onnx: Path, photos: Path, tmp_pat
     for entry in index.images:
         path = photos / entry.names[0]
         assert entry.sha256 == digest_file(path)
-        values = read_features(tmp_path / "f", "features", entry.sha256)
+        values = read_features(tmp_path / "f", entry.sha256)
         assert values.shape == (entry.tokens, read_device_config(tiny_onnx).decoder.hidden_size)
         reference = expected(tiny_onnx, path, "image_features").reshape(values.shape)
         np.testing.assert_array_equal(values, reference)
     files = [tmp_path / "f" / entry.file for entry in index.images]
     arrays = [load_file(file)["image_features"].nbytes for file in files]
     assert [image.bytes for image in result.images] == arrays
-
-
-def test_before_the_connector(tiny_onnx: Path, photos: Path, tmp_path: Path) -> None:
-    config = {"before_connector": True}
-    result = encoded(tiny_onnx, [photos], tmp_path / "f", **config)
-    assert open_artifact(tmp_path / "f", "vit-features").kind == result.kind == "vit-features"
-    for image in result.images:
-        values = read_features(tmp_path / "f", "vit-features", str(image.sha256))
-        assert values.dtype == np.float16
-        assert values.shape == (image.tiling.tiles, 49, read_device_config(tiny_onnx).vision.vision_width)
-        assert values.nbytes == image.bytes
-        reference = expected(tiny_onnx, image.picture.path, "vit_features")
-        np.testing.assert_array_equal(values, reference.astype(np.float16))
-    planned = encode.plan(EncodeConfig(**config), tiny_onnx, [photos])
-    assert planned.bytes == sum(image.bytes for image in planned.images) > result.bytes  # it sees c.png as a fourth
-    assert planned.images[0].bytes == result.images[0].bytes
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -183,7 +167,7 @@ def test_stored_features_refuse_another_model_and_damage(tiny_onnx: Path, photos
     assert StoredFeatures(out, digest).get("0" * 64) is None
     with pytest.raises(ArtifactError, match="encoded by another model"):
         StoredFeatures(out, "1" * 64)
-    write_features(out, "features", sha256, np.zeros((2, 2)))
+    write_features(out, sha256, np.zeros((2, 2)))
     assert StoredFeatures(out, digest).get(sha256).shape == (2, 2)  # type: ignore[union-attr]
     (out / "features" / f"{sha256}.safetensors").write_bytes(b"damage")
     with pytest.raises(ArtifactError, match=f"{sha256}.safetensors cannot be read"):

@@ -10,7 +10,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 MADE_BY: dict[str, str] = {
     "tiles": "bluelm tile PICTURES --out FOLDER",
     "features": "bluelm encode MODEL PICTURES --out FOLDER",
-    "vit-features": "bluelm encode MODEL PICTURES --before-connector --out FOLDER",
+    "vit-features": "bluelm encode CHECKPOINT DATA --before-connector --out FOLDER",
     "corpus": "bluelm data render --out FOLDER",
     "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER, then bluelm finetune (from a public model, or from "
     "a checkpoint with its LoRA adapter apart: bluelm adopt)",
