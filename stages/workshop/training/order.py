@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from stages.workshop.training.packing import deal
+from stages.workshop.training.position import check_processes
 
 # Batches that are sorted by length together: enough to pad little, few enough to stay shuffled.
 _WINDOW = 32
@@ -78,7 +79,7 @@ class Order(Sampler[list[Item]], Generic[Item]):
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the last step that was trained on, as JSON."""
-        return {"step": self.step}
+        return {"step": self.step, "processes": self.plan.processes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on after such a step."""
@@ -112,6 +113,16 @@ class BatchOrder(Order[int]):
         for number, batch in batches:
             if number % plan.processes == plan.rank:
                 yield batch
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on after such a step, in as many processes as there are now: they do not change a step's samples.
+
+        Raises:
+            UsageError: they do, where samples of similar length are put together.
+        """
+        if self.by_length:
+            check_processes(state, self.plan.processes)
+        super().load_state_dict(state)
 
     def _plain(self) -> Iterator[tuple[int, list[int]]]:
         """Number and indices of every batch of all processes that is left."""

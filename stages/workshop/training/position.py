@@ -27,7 +27,11 @@ class DataPosition(Protocol):
         """The position after the last batch told, as plain JSON."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a position, before the first batch is read."""
+        """Goes to a position, before the first batch is read.
+
+        Raises:
+            UsageError: another number of processes wrote it, and that matters.
+        """
 
 
 def write_position(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
@@ -38,18 +42,25 @@ def write_position(folder: Path, rank: int, state: Mapping[str, Any]) -> None:
 def read_position(folder: Path, rank: int) -> dict[str, Any]:
     """A process' position in a state.
 
-    Raises:
-        UsageError: the state was written by fewer processes.
+    A process that there was none of gets that of the first: `check_processes` is for orders that cannot go on from it.
     """
     path = folder / _file(rank)
-    if not path.is_file():
-        raise UsageError(
-            f"{folder} holds no position of process {rank}.",
-            "It was written by fewer processes, and each goes on where it stopped in the data.",
-            "Start as many processes as before, or begin anew with --force and an empty --out.",
-        )
-    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    state: dict[str, Any] = json.loads((path if path.is_file() else folder / _file(0)).read_text(encoding="utf-8"))
     return state
+
+
+def check_processes(state: Mapping[str, Any], processes: int) -> None:
+    """For orders that depend on how many processes share them.
+
+    Raises:
+        UsageError: another number of processes wrote the position.
+    """
+    if state["processes"] != processes:
+        raise UsageError(
+            f"The run was stopped with {state['processes']} processes, and would go on with {processes}.",
+            "Each goes on in its own share of the data: rows would be left out, others learned twice.",
+            f"Start {state['processes']} as before, or begin anew with --force.",
+        )
 
 
 def _file(rank: int) -> str:

@@ -21,6 +21,8 @@ from stages.workshop.model.processing import IGNORED
 from stages.workshop.training.batches import Batch
 
 OPTIMIZER_FILE = "optimizer.pt"
+# What only pictures run through.
+PICTURE_PARTS = ("vision_tower.", "multi_modal_projector.")
 
 
 def layers_of(model: nn.Module) -> Iterator[nn.Module]:
@@ -63,8 +65,7 @@ def with_picture(batch: Batch, config: BlueLMVConfig) -> Batch:
     """A batch without pictures, with a blank one behind all that is learned, so that nothing of it is ever seen.
 
     The layers of a sharded tower are gathered from all processes: where one of them leaves the tower out, the others
-    wait for ever. Causal attention keeps what stands behind from what stands before; the gradients are exact zeros (so
-    in a step without a single picture the tower goes on with its momentum, where an unsharded one stands still).
+    wait for ever. Causal attention keeps what stands behind from what stands before; the gradients are exact zeros.
     """
     if "tiles" in batch:
         return batch
@@ -82,6 +83,17 @@ def with_picture(batch: Batch, config: BlueLMVConfig) -> Batch:
         blank["position_ids"] = torch.cat([batch["position_ids"], positions], dim=1)
     segments = {"segments": (*batch["segments"], tokens)} if "segments" in batch else {}
     return {**batch, **blank, **segments}
+
+
+def stand_still(model: nn.Module) -> None:
+    """Takes the gradients of tower and connector away after a step without a picture in any process.
+
+    They are zeros (see `with_picture`), with which momentum and decay would move the weights all the same. Without a
+    gradient they stand still, as they do where nothing is sharded.
+    """
+    for name, parameter in model.named_parameters():
+        if name.startswith(PICTURE_PARTS):
+            parameter.grad = None
 
 
 def full_weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from stages.artifacts.errors import DataError, ImageError
 from stages.workshop.corpus.row import BadRow, Row
 from stages.workshop.training.order import Order, Steps
 from stages.workshop.training.packing import deal
+from stages.workshop.training.position import check_processes
 from stages.workshop.training.sample_report import Case, SampleReport, place_name
 from stages.workshop.training.samples import Sample, SampleBuilder
 from stages.workshop.training.streaming import Position, RowStream
@@ -121,9 +122,10 @@ class StreamedOrder(Order[Sample]):
         while self._marks[0][0] < self.step:
             self._marks.popleft()
         self.report.flush()
-        return {"step": self.step, "torn": list(self._torn), **self._marks[0][1]}
+        return {**super().state_dict(), "torn": list(self._torn), **self._marks[0][1]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_processes(state, self.plan.processes)
         super().load_state_dict(state)
         self.stream.position = Position(**state["position"])
         self.report.reset(state["report"])

@@ -81,8 +81,8 @@ class StageTrainer(Trainer):
         self.evaluation = evaluation
         self.grad_norm: torch.Tensor | float = 0.0
         self._step_loss = torch.zeros((), device=args.device)
-        # Real tokens, learned tokens, tokens with padding.
-        self._counted = torch.zeros(3, device=args.device, dtype=torch.int64)
+        # Real tokens, learned tokens, tokens with padding, passes with pictures.
+        self._counted = torch.zeros(4, device=args.device, dtype=torch.int64)
         self._position = feed.position.state_dict()
         self.add_callback(StepWatch(self, stop))
 
@@ -136,28 +136,29 @@ class StageTrainer(Trainer):
         """The library's step; its loss and its tokens are kept for whoever watches."""
         slots = inputs["labels"].numel()
         tokens = inputs.get("tokens", slots)
-        self._counted += torch.stack(
-            [torch.as_tensor(tokens), (inputs["labels"] >= 0).sum().cpu(), torch.as_tensor(slots)]
-        ).to(self._counted)
+        self._counted += torch.tensor([tokens, 0, slots, "tiles" in inputs]).to(self._counted)
+        self._counted[1] += (inputs["labels"] >= 0).sum()
         self.feed.position.advance(inputs)
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._step_loss += loss
         return loss
 
     def told(self, stop: bool) -> tuple[float, bool, list[int]]:
-        """What the step's passes gave, the same in all processes.
+        """What the step's passes gave, the same in all processes; called when all its gradients are there.
 
         Returns:
             Its loss; whether any process wants to stop; real tokens, learned tokens and tokens with padding.
         """
         told = torch.stack([self._step_loss.double(), self._step_loss.new_tensor(float(stop)).double()])
-        told = torch.cat([told, self._counted.double()])  # [5]
+        told = torch.cat([told, self._counted.double()])  # [6]
         self._step_loss.zero_()
         self._counted.zero_()
         processes = self.accelerator.num_processes
         if processes > 1:
             told = self.accelerator.reduce(told, "sum")
-        loss, stopping, *counts = told.tolist()
+        loss, stopping, *counts, pictured = told.tolist()
+        if not pictured and sharding.is_sharded(self.model):
+            sharding.stand_still(self.model)
         return loss / processes, stopping > 0, [int(count) for count in counts]
 
     def end_step(self) -> None:

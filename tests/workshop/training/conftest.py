@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from stages.workshop.training.recipe import FinetuneRecipe
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 QUESTION = "What colour is it?"
 MACHINE = Machine(device="cpu", threads=1)
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def write_corpus(out: Path, rows: int = 12) -> Path:
@@ -129,3 +133,23 @@ def micro_recipe() -> Callable[..., FinetuneRecipe]:
         return validate(FinetuneRecipe, values | changes, "micro")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., str]:
+    """Runs a script, or `-m` a module, in two processes that find one another at a free port; returns stdout."""
+
+    def run(*words: Any) -> str:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*launcher, *map(str, words)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout
+
+    return run

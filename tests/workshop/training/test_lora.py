@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,20 +216,22 @@ def test_bad_lora_recipes(sets: list[str], message: str, checkpoint: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("sharding", ["none", "fsdp2"])
 def test_two_processes_learn_the_same_factors(
-    sharding: str, checkpoint: Path, corpus: Path, micro_recipe: Make, inputs: StageInputs, tmp_path: Path
+    sharding: str,
+    torchrun: Callable[..., Any],
+    checkpoint: Path,
+    corpus: Path,
+    micro_recipe: Make,
+    inputs: StageInputs,
+    tmp_path: Path,
 ) -> None:
     """Also where no process holds a whole factor: what is merged then is gathered first."""
     values = {"steps": 4, "lora.rank": 4, "learning_rate": 3e-3, "dtype": "float32", "sequence_length": 128}
     sizes = {"global_batch": 4, "accumulation": 1, "warmup_steps": 1, "tiling.max_cols": 2, "tiling.max_rows": 1}
     sets = [f"{key}={value}" for key, value in {**values, **sizes, "log_every": 4}.items()]
     run(load_config(FinetuneRecipe, "finetune.yaml", sets=sets), inputs, tmp_path / "one")
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    options = ["--data", str(corpus), "--out", str(tmp_path / "two"), "--device", "cpu", "--threads", "1"]
+    options = ["--data", corpus, "--out", tmp_path / "two", "--device", "cpu", "--threads", "1"]
     told = [word for change in (*sets, f"execution.sharding={sharding}") for word in ("--set", change)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*words, "-m", "bluelm_cli", "finetune", str(checkpoint), *options, *told]
-    done = subprocess.run(command, check=False, timeout=300, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    torchrun("-m", "bluelm_cli", "finetune", checkpoint, *options, *told)
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
         one, two = load_file(tmp_path / "one" / name), load_file(tmp_path / "two" / name)
         assert one.keys() == two.keys()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.artifacts.errors import UsageError
 from stages.workshop.training.order import BatchOrder, Steps
 
 
@@ -106,3 +108,31 @@ def test_packing_changes_nothing_but_how_a_step_is_dealt(samples: int, plan: Ste
         batches = slice(step * plan.batches, (step + 1) * plan.batches)
         assert all(packed[batches])
         assert sorted(i for row in packed[batches] for i in row) == sorted(i for row in plain[batches] for i in row)
+
+
+@given(samples=st.integers(1, 40), plan=cuts, packed=st.booleans(), step=st.integers(0, 4))
+def test_a_run_goes_on_with_another_number_of_processes(samples: int, plan: Steps, packed: bool, step: int) -> None:
+    """All processes together have the samples of the steps that are left, however many there were before."""
+    step = min(step, plan.steps)
+    before = BatchOrder(lengths_of(samples), Steps(plan.steps, plan.accumulation * plan.processes, plan.samples), 0)
+    steps = [sorted(i for row in rows for i in row) for rows in by_step(list(before), plan.batches)]
+    shares = []
+    for rank in range(plan.processes):
+        resumed = BatchOrder(lengths_of(samples), of_rank(plan, rank), 0, packed=packed)
+        resumed.load_state_dict({"step": step, "processes": 1})
+        shares.append(by_step(list(resumed), plan.accumulation))
+    together = [sorted(i for rows in round_ for row in rows for i in row) for round_ in zip(*shares, strict=True)]
+    assert together == steps[step:]
+
+
+def by_step(batches: list[list[int]], size: int) -> list[list[list[int]]]:
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
+def test_windows_of_similar_lengths_want_as_many_processes_as_before() -> None:
+    order = BatchOrder(lengths_of(9), Steps(4, 1, 2, 0, 2), 0, by_length=True)
+    with pytest.raises(UsageError, match="stopped with 4 processes, and would go on with 2") as caught:
+        order.load_state_dict({"step": 1, "processes": 4})
+    assert "Start 4 as before" in caught.value.fix
+    order.load_state_dict({"step": 1, "processes": 2})
+    assert order.step == 1

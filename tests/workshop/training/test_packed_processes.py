@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,25 +19,11 @@ from stages.workshop.training.stage import StageInputs, run_stage
 
 Make = Callable[..., TrainRecipe]
 WORKER = Path(__file__).with_name("worker.py")
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def train_alone(recipe: TrainRecipe, checkpoint: Path, corpus: Path, out: Path) -> None:
     inputs = StageInputs("finetune", FromCheckpoint(checkpoint), corpus, None, Machine("cpu", 1))
     result_of(run_stage(recipe, inputs, out))
-
-
-def train_together(recipe: TrainRecipe, checkpoint: Path, corpus: Path, out: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(WORKER)]
-    done = subprocess.run(
-        [*launcher, str(out), str(checkpoint), str(corpus), recipe.model_dump_json()],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def losses(out: Path) -> Any:
@@ -49,11 +32,11 @@ def losses(out: Path) -> Any:
 
 @pytest.mark.slow
 def test_two_packed_processes_train_as_one_without_packing(
-    micro_recipe: Make, checkpoint: Path, corpus: Path, tmp_path: Path
+    torchrun: Callable[..., Any], micro_recipe: Make, checkpoint: Path, corpus: Path, tmp_path: Path
 ) -> None:
     recipe = micro_recipe(steps=5, global_batch=8, accumulation=2, log_every=1, packing=True)
     train_alone(recipe.model_copy(update={"packing": False}), checkpoint, corpus, tmp_path / "one")
-    train_together(recipe, checkpoint, corpus, tmp_path / "two")
+    torchrun(WORKER, tmp_path / "two", checkpoint, corpus, recipe.model_dump_json())
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=2e-5)
     weights = load_file(tmp_path / "two/model.safetensors")
     for name, weight in load_file(tmp_path / "one/model.safetensors").items():
@@ -64,12 +47,13 @@ def test_two_packed_processes_train_as_one_without_packing(
 
 @pytest.mark.slow
 def test_two_processes_share_the_rows_of_a_stream(
-    micro_recipe: Make, checkpoint: Path, corpus: Path, tmp_path: Path
+    torchrun: Callable[..., Any], micro_recipe: Make, checkpoint: Path, corpus: Path, tmp_path: Path
 ) -> None:
     """One step over twelve rows: each process finds six of them, and together they learn what one does in memory."""
     shared = {"steps": 1, "warmup_steps": 0, "global_batch": 12}
     train_alone(micro_recipe(**shared), checkpoint, corpus, tmp_path / "one")
-    train_together(micro_recipe(**shared, streaming=True, packing=True), checkpoint, corpus, tmp_path / "two")
+    streamed = micro_recipe(**shared, streaming=True, packing=True)
+    torchrun(WORKER, tmp_path / "two", checkpoint, corpus, streamed.model_dump_json())
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     one, two = ((tmp_path / name / "data_report.jsonl").read_text() for name in ("one", "two"))
     assert two == one

@@ -11,15 +11,17 @@ import pytest
 import torch
 from PIL import Image
 
-from stages.artifacts.errors import DataError, RecipeError
+from stages.artifacts.errors import DataError, RecipeError, UsageError
 from stages.artifacts.events import Finished
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact
 from stages.workshop.training import stage, trainer
 from stages.workshop.training.machine import Machine
+from stages.workshop.training.order import Steps
 from stages.workshop.training.plan import plan_stage
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.sources import FromCheckpoint
 from stages.workshop.training.stage import StageInputs, TrainResult, run_stage
+from stages.workshop.training.streamed import open_stream
 
 Make = Callable[..., TrainRecipe]
 SMALL = {"streaming": True, "shuffle_rows": 7, "steps": 7, "accumulation": 2}
@@ -183,3 +185,14 @@ def test_the_artifact_is_whole(micro_recipe: Make, inputs: StageInputs, tmp_path
     assert manifest is not None
     assert "data_report.jsonl" in manifest.files
     assert not [name for name in manifest.files if "cases" in name or "counts" in name]
+
+
+def test_a_stream_goes_on_with_as_many_processes_as_before(
+    micro_recipe: Make, inputs: StageInputs, tmp_path: Path
+) -> None:
+    """Fewer would read other rows from the same position, without a word."""
+    recipe = micro_recipe(**SMALL)
+    streamed = open_stream(inputs.rows(), inputs.source.outline(()), recipe, None)
+    two, one = (streamed.order(recipe, Steps(7, 2, 2, 0, processes), tmp_path) for processes in (2, 1))
+    with pytest.raises(UsageError, match="stopped with 2 processes, and would go on with 1"):
+        one.load_state_dict(two.state_dict())

@@ -23,6 +23,7 @@ from stages.workshop.training.recipe import FinetuneRecipe
 from stages.workshop.training.sources import FromCheckpoint
 from stages.workshop.training.stage import StageInputs, run_stage
 from stages.workshop.training.states import complete_states, newest_state
+from stages.workshop.training.trainer import StageTrainer
 
 Make = Callable[..., FinetuneRecipe]
 STAGE_1 = [{"parameters": "multi_modal_projector.*"}]
@@ -68,7 +69,33 @@ def test_killed_at_random_steps_it_ends_with_the_same_weights(
         assert files[0] == files[1]
 
 
-def test_sigterm_writes_a_state_as_ctrl_c_does(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+def test_sigterm_stops_after_the_step_with_a_state(
+    micro_recipe: Make, inputs: StageInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one, which schedulers send soon after, changes nothing; the handler of before is back."""
+    original = StageTrainer.training_step
+
+    def terminate(self: StageTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.state.global_step == 3:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+        return original(self, *args, **kwargs)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTrainer, "training_step", terminate)
+        with pytest.raises(KeyboardInterrupt):
+            result_of(run_stage(micro_recipe(steps=50, execution={"save_every": None}), inputs, tmp_path / "out"))
+    found = newest_state(tmp_path / ".out.partial" / stage.STATES)
+    assert found is not None
+    assert found.step == 4
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_ends_the_command_as_ctrl_c_does(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
     out, recipe = tmp_path / "out", tmp_path / "long.yaml"
     recipe.write_text(
         "trained: [{parameters: '*'}]\nlearning_rate: 1e-3\nsteps: 100000\nwarmup_steps: 1\nglobal_batch: 2\n"
