@@ -124,6 +124,16 @@ def test_wrong_ways_to_ask(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("words", [(), ("--set", "streaming=true")])
+def test_a_dry_run_refuses_what_training_would(
+    words: tuple[str, ...], bluelm: Callable[..., Any], corpus: Path
+) -> None:
+    common = ["pretrain", "--preset", "tiny", "--recipe", "tiny/pretrain.yaml", "--dry-run", *words]
+    done = bluelm(*common, "--data", corpus, "--eval-data", "nowhere")
+    assert (done.code, done.out) == (2, "")
+    assert "nowhere cannot be read" in done.err
+
+
 def test_out_is_needed_unless_nothing_is_run(bluelm: Callable[..., Any], corpus: Path) -> None:
     done = bluelm("pretrain", "--data", corpus, "--recipe", "tiny/pretrain.yaml")
     assert done.code == 2

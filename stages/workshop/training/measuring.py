@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,14 @@ class Measured:
 
 
 def measure_stage(recipe: TrainRecipe, inputs: StageInputs) -> Events[Measured]:
-    """Runs the first steps of a stage, with its batches and its model; nothing of them is kept.
+    """Runs the first steps of a stage, with its batches and its model; nothing is evaluated or kept.
 
     Raises:
         BluelmError: whatever would stop the stage.
     """
-    execution = recipe.execution.model_copy(update={"save_every": None, "evaluate_every": None, "tensorboard": None})
+    execution = recipe.execution.model_copy(update={"save_every": None, "tensorboard": None})
     few = recipe.model_copy(update={"steps": STEPS, "warmup_steps": 0, "log_every": 1, "execution": execution})
-    work = yield from prepare_stage(few, inputs)
+    work = yield from prepare_stage(few, replace(inputs, heldout=None))
     with joined(inputs.machine), tempfile.TemporaryDirectory() as folder:
         outcome = yield from train(work.session(Path(folder)))
     rates = [row["tokens_per_s"] or 0.0 for row in outcome.history.rows]

@@ -84,7 +84,7 @@ def estimate_memory(
         config: the model's configuration.
         samples: samples per device and pass.
         tiles: tiles of a sample.
-        tokens: tokens of a sample.
+        tokens: tokens of a sample; its padding, if it gets any, comes on top.
         number_bytes: bytes of an activation, and of a gathered weight.
         checkpointing: only every layer's input is kept.
         shards: devices that share weights, gradients and optimizer; 1: each has its own.

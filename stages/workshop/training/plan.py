@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.workshop.training.data import Prepared, prepare, read_rows, texts_of
+from stages.workshop.training.evaluation import read_heldout
 from stages.workshop.training.features import TOWER
 from stages.workshop.training.machine import check_machine, samples_per_device
 from stages.workshop.training.memory import MemoryEstimate, estimate_memory
@@ -98,6 +99,8 @@ def plan_stage(recipe: TrainRecipe, inputs: StageInputs) -> TrainPlan:
         report = measure_rows(open_stream(source, outline, recipe, pictures), recipe, few)
     else:
         report = _drain(prepare(few, outline, recipe, pictures, cut=False)).report
+    if inputs.heldout is not None:
+        _drain(prepare(read_heldout(inputs.heldout)[:_SAMPLES], outline, recipe, None, cut=False))
     samples = samples_per_device(recipe, inputs.machine)
     tokens, tiles = report.tokens / report.samples, report.tiles / report.samples
     return TrainPlan(

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from stages.artifacts.errors import BluelmError
 from stages.workshop.training.history import History, history_from
 
@@ -48,8 +50,8 @@ def writing(folder: Path, step: int) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
-        if not _is_full(error, folder):
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _is_full(error):
             raise
         shutil.rmtree(folder, ignore_errors=True)
         last = newest_state(folder.parent)
@@ -61,7 +63,7 @@ def writing(folder: Path, step: int) -> Iterator[None]:
         ) from error
 
 
-def _is_full(error: Exception, folder: Path) -> bool:
+def _is_full(error: Exception) -> bool:
     """Whether the disk was too full: torch and safetensors wrap the system's error in words of their own."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
