@@ -11,6 +11,7 @@ from stages.artifacts.errors import BluelmError, UsageError
 
 if TYPE_CHECKING:
     from stages.tile_corpus import TileCorpusConfig, TileCorpusResult
+    from stages.workshop.corpus.tile_engines import Engine
 
 ENGINES = ("local", "ray")
 _OWN_KEYS = ("pictures_per_shard", "shard_format", "skip_broken", "scaler")
@@ -58,7 +59,7 @@ def tile_corpus(
     if dry_run:
         result = stage.plan(config, inputs, out=out)
     else:
-        chosen = "ray" if engine == "ray" else "local"
+        chosen: Engine = "ray" if engine == "ray" else "local"
         events = stage.run(config, inputs, out=out, force=force, engine=chosen, processes=processes)
         result = console.drive(events)
     if as_json:

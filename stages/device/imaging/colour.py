@@ -31,7 +31,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     # Pillow converts premultiplied grey to nothing but grey with alpha.
-    layered = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    layered = image.convert("LA") if image.mode == "La" else image
+    # Each copy of a screen costs as much as decoding half of it.
+    layered = layered if layered.mode == "RGBA" else layered.convert("RGBA")
     colours = layered.convert("RGB")
     alpha = layered.getchannel("A")
     if alpha.getextrema() == (255, 255):
