@@ -111,18 +111,24 @@ class _Library:
         library.espeak_SetSynthCallback(self._callback)
 
     def choose(self, voice: str) -> bool:
-        return "\0" not in voice and self._library.espeak_SetVoiceByName(voice.encode()) == 0
+        """Whether there is such a voice, by its name or its language; a variant may follow behind a plus."""
+        language, plus, variant = voice.partition("+")
+        identifier = self.voices().get(language)
+        names = [voice] if identifier is None else [identifier + plus + variant, voice]
+        return any("\0" not in name and self._library.espeak_SetVoiceByName(name.encode()) == 0 for name in names)
 
-    def voices(self) -> list[str]:
-        """The names of all languages."""
-        found = []
+    @cache  # noqa: B019 (there is one library in a process)
+    def voices(self) -> dict[str, str]:
+        """The identifier of each language's voice."""
+        found: dict[str, str] = {}
         entries = self._library.espeak_ListVoices(None)
         index = 0
         while entries[index]:
             # A list of a priority byte and a name each, ended by a zero; the first is the language itself.
-            found.append(ctypes.string_at(entries[index].contents.languages + 1).decode())
+            entry = entries[index].contents
+            found.setdefault(ctypes.string_at(entry.languages + 1).decode(), entry.identifier.decode())
             index += 1
-        return sorted(set(found))
+        return found
 
     def say(self, text: str, speed: int) -> NDArray[np.float32]:
         self._pieces.clear()
