@@ -95,6 +95,7 @@ def test_a_file_here_does_not_shadow_a_default_recipe(
         "pretrain": ("--data", "none", "--preset", "tiny", "--dry-run"),
         "finetune": ("none", "--data", "none", "--dry-run"),
     }[name]
-    assert_three_beats(bluelm(name, *words), "none does not exist")
+    missing = "none cannot be read" if name == "pretrain" else "none does not exist"
+    assert_three_beats(bluelm(name, *words), missing)
     assert_three_beats(bluelm(name, *words, "--recipe", f"{name}.yaml"), f"{name}.yaml: unknown key 'shadow'")
     assert f"(default: {name}.yaml)" in bluelm(name, "--help").out.replace("[default: (", "(default: ")
