@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Tests run beside others on few cores; torch's and onnxruntime's pools would only get in each other's way.
@@ -18,6 +19,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # A shell that runs the suite in the background has Ctrl-C ignored, and every process a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test tests a time, nor does hypothesis: on a busy machine an example takes as long as it takes.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 
