@@ -23,7 +23,7 @@ from stages.device.runtime.generator import Token
 from stages.device.runtime.session_cache import SessionCache
 from stages.encode import EncodeConfig
 
-QUICK: dict[str, Any] = {"threads": 1, "max_tokens": 8}
+QUICK: dict[str, Any] = {"threads": 1, "max_tokens": 8, "cache": False}
 
 
 @pytest.fixture

@@ -48,7 +48,10 @@ def chat(
         bool, typer.Option("--keep-vision", help="Hold the vision graphs in memory between pictures.")
     ] = False,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Keep no prepared weights of a large model on disk ($BLUELM_CACHE).")
+        bool,
+        typer.Option(
+            "--no-cache", help="Keep nothing on disk ($BLUELM_CACHE): weights, features of pictures, lines typed."
+        ),
     ] = False,
     listen: Annotated[
         str | None,

@@ -1,22 +1,14 @@
-"""Conversations with `bluelm chat`: scripted through a pipe, and typed at a pseudo-terminal."""
+"""Conversations with `bluelm chat`, scripted through a pipe (at a terminal: test_terminal.py)."""
 
 from __future__ import annotations
 
 import io
-import os
-import pty
-import select
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from bluelm_cli.conversation import picture_path, printable
 
 Bluelm = Callable[..., Any]
 QUICK = ("--max-tokens", 6, "--threads", 1)
@@ -97,109 +89,64 @@ def test_an_overflow_does_not_end_a_conversation(
     assert "this model holds 150" in done.err and "1 answers" in done.err
 
 
-def test_printable_keeps_the_terminal_to_itself() -> None:
-    assert printable("a\x1b[2Jb\r\x07\n\tç你🙂\x9b1m") == "a[2Jb\n\tç你🙂1m"
+def test_the_oldest_turns_are_forgotten_with_a_notice(
+    bluelm: Bluelm, variant: Any, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = variant("decoder", max_context=260)
+    lines = [f"/image {photo}", "What?", "Sure?", "y" * 60, "z" * 60, "/images"]
+    done = piped(bluelm, monkeypatch, lines, model)
+    assert done.code == 0
+    assert "The model holds 260 tokens: the" in done.err and "with a picture were forgotten" in done.err
+    assert "No pictures yet" in done.err.split("forgotten")[-1]
 
 
-def test_picture_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    spaced = tmp_path / "a b.png"
-    spaced.write_bytes(b"")
-    for words in (str(spaced), f'"{spaced}"', "~/a b.png", "~/a\\ b.png"):
-        assert picture_path(words) == spaced, words
-    assert picture_path("it's unfinished") == Path("it's unfinished")
+def test_a_conversation_goes_on_from_a_file(
+    bluelm: Bluelm, tiny_onnx: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, other = tmp_path / "talk", tmp_path / "notes.txt"
+    other.write_text("mine")
+    lines = [f"{photo}".replace(" ", "\\ ") + " What?", f"/save {file}", "Sure?", f"/save {file}", f"/save {other}"]
+    whole = piped(bluelm, monkeypatch, lines, tiny_onnx)
+    assert whole.code == 0 and whole.err.count("Saved: ") == 2
+    assert f"{other} is there already" in whole.err and other.read_text() == "mine"
+    lines = [f"/load {file}", "And?", f"/save {file}", "/load", "/save", f"/load {other}", "/load none", "/stats"]
+    on = piped(bluelm, monkeypatch, lines, tiny_onnx)
+    assert "Loaded: 2 questions and answers, 1 pictures" in on.err and "Saved: " in on.err
+    for words in ("Which conversation?", "Into which file?", "is no saved conversation", "none cannot be read"):
+        assert words in on.err, words
+    direct = piped(bluelm, monkeypatch, [f"/image {photo}", "What?", "Sure?", "And?"], tiny_onnx)
+    assert direct.out.endswith(on.out)
+    taken = piped(bluelm, monkeypatch, ["Hi?", f"/save {file}"], tiny_onnx)  # another conversation's
+    assert f"{file} is there already" in taken.err
 
 
-class Person:
-    """Types into a pseudo-terminal and reads what appears there."""
-
-    def __init__(self, words: list[str]) -> None:
-        self.master, slave = pty.openpty()
-        command = [sys.executable, "-m", "bluelm_cli", "chat", *words]
-        self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env={**os.environ, "TERM": "dumb"}
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def wait_for(self, words: str, seconds: float = 60) -> str:
-        """What appeared up to and with these words, from where the last wait ended."""
-        end = time.monotonic() + seconds
-        while words not in self.seen:
-            assert time.monotonic() < end, f"waited for {words!r}, saw {self.seen!r}"
-            if select.select([self.master], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self.master, 4096).decode("utf-8", "replace")
-                except OSError:
-                    raise AssertionError(f"it ended before {words!r}: {self.seen!r}") from None
-        found, _, self.seen = self.seen.partition(words)
-        return found + words
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def interrupt(self) -> None:
-        """Ctrl-C: the terminal would send it to the program in front."""
-        self.process.send_signal(signal.SIGINT)
-
-    def code(self) -> int:
-        """The exit code, once it has ended; output is read on, so that it can."""
-        end = time.monotonic() + 60
-        while self.process.poll() is None:
-            assert time.monotonic() < end
-            if select.select([self.master], [], [], 0.1)[0]:
-                try:
-                    self.seen += os.read(self.master, 4096).decode("utf-8", "replace")
-                except OSError:
-                    break
-        return self.process.wait(60)
+def test_an_empty_conversation_is_not_saved_and_nothing_is_drawn_into_a_pipe(
+    bluelm: Bluelm, tiny_onnx: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"/save {tmp_path / 'talk'}", "/preview", f"/image {photo}", "/preview 2", "/preview", "/stats"]
+    done = piped(bluelm, monkeypatch, lines, tiny_onnx)
+    for words in ("nothing to save yet", "No pictures yet", "There is no picture 2", "drawn on terminals alone"):
+        assert words in done.err, words
+    assert "Nothing was answered yet" in done.err and "\x1b" not in done.err + done.out
 
 
-@pytest.fixture
-def person() -> Iterator[Callable[..., Person]]:
-    people: list[Person] = []
-
-    def sit_down(*words: object) -> Person:
-        people.append(Person([str(word) for word in words]))
-        return people[-1]
-
-    yield sit_down
-    for each in people:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
-        os.close(each.master)
-
-
-@pytest.mark.slow  # waits for a pty: too tight on a busy machine
-def test_a_person_at_a_terminal(person: Any, variant: Any, photo: Path) -> None:
-    endless = variant("prompt", eos_token_ids=[])  # answers until it is stopped
-    user = person(endless, "--threads", 1, "--max-tokens", 3000)
-    user.wait_for("> ")
-    user.type(f"/image {photo}\n")
-    user.wait_for("is being encoded")
-    user.wait_for("> ")
-    user.type("What?\n")
-    user.wait_for("What?")
-    time.sleep(0.1)
-    user.interrupt()
-    user.wait_for("Ctrl-C again")
-    user.wait_for("> ")
-    user.type("/images\n")
-    user.wait_for("7 tiles")
-    user.wait_for("> ")
-    user.interrupt()
-    user.wait_for("Ctrl-C again")
-    user.interrupt()
-    assert user.code() == 0
-    assert "Traceback" not in user.seen
-
-
-def test_ctrl_d_ends_and_figures_follow_an_answer(person: Any, tiny_onnx: Path) -> None:
-    user = person(tiny_onnx, "--threads", 1, "--max-tokens", 3)
-    user.wait_for("> ")
-    user.type("Hello\n")
-    user.wait_for("first token")
-    user.wait_for("> ")
-    user.type("\x04")
-    assert user.code() == 0
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("https://example.org/a.png", "is not fetched"),
+        ("file://elsewhere/a.png", "lies on elsewhere"),
+        ("/image https://example.org/a.png", "is not fetched"),
+        ("/paste", "clipboard"),
+        ("/tmp/no-such-picture.png", "is neither a command nor a picture"),
+        ("/image /dev/null", "/dev/null is not a regular file"),
+        ("/load /dev/null", "/dev/null is not a regular file"),
+        ("/image \x1b[2Jno.png", "[2Jno.png does not exist"),
+    ],
+)
+def test_every_bad_line_has_its_message(
+    bluelm: Bluelm, tiny_onnx: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    done = piped(bluelm, monkeypatch, [line, "/help"], tiny_onnx)
+    assert done.code == 0 and done.out == ""
+    assert words in done.err and "/reset" in done.err and "\x1b" not in done.err
