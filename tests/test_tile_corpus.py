@@ -262,6 +262,27 @@ def read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return stream.read()
 
 
+def test_training_reads_shards_as_it_would_cut(photos: Path, tmp_path: Path) -> None:
+    import torch
+
+    from stages.workshop.corpus.picture import PictureFile
+    from stages.workshop.model.image_processing import BlueLMVImageProcessor
+    from stages.workshop.training.pictures import CutTiles, StoredTiles, Tiled
+
+    run(photos, out=tmp_path / "tiles", processes=1)
+    spec = CONFIG.spec
+    cutter = CutTiles(BlueLMVImageProcessor(spec), spec, 10**8)
+    stored = StoredTiles(tmp_path / "tiles", spec, CutTiles(BlueLMVImageProcessor(spec), spec, 0))
+    for path in sorted(photos.iterdir()):
+        tiled = Tiled(PictureFile.at(path))
+        assert stored.holds(tiled)
+        assert torch.equal(stored.tiles_of(tiled), cutter.tiles_of(tiled))
+    assert stored.cut_again == 0
+    run(photos, out=tmp_path / "tars", config=CONFIG.model_copy(update={"shard_format": "tar"}), processes=1)
+    with pytest.raises(BluelmError, match="holds its tiles in tars"):
+        StoredTiles(tmp_path / "tars", spec, cutter)
+
+
 def test_small_inputs_stay_in_one_file(photos: Path, tmp_path: Path, bluelm: Callable[..., Any]) -> None:
     assert not wants_shards([photos], 256)
     assert wants_shards([photos], 17)
