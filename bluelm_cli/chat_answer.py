@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bluelm_cli import console
 from bluelm_cli.chat_text import printable
@@ -61,6 +61,7 @@ class MarkdownAnswer:
         self._out = out
         self._tail = ""
         self._drawn = 0.0
+        self._follows = False  # something was printed for good
         self._live = Live(console=out, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
         self._live.start()
 
@@ -70,32 +71,45 @@ class MarkdownAnswer:
         done, self._tail = split_blocks(self._tail)
         if done.strip():
             self._live.update("", refresh=True)
-            self._out.print(markdown(done))
-            self._out.print()
+            self._print(done)
         now = time.monotonic()
         if done or now - self._drawn >= _INTERVAL:
             self._drawn = now
-            self._live.update(_LastLines(markdown(self._tail)), refresh=True)
+            self._live.update(_Block(self._tail, self._follows, self._out.height - 2), refresh=True)
 
     def end(self) -> None:
         """See `AnswerOutput`."""
         self._live.update("")
         self._live.stop()
         if self._tail.strip():
-            self._out.print(markdown(self._tail))
+            self._print(self._tail)
+
+    def _print(self, text: str) -> None:
+        self._out.print(_Block(text, self._follows), end="")
+        self._follows = True
 
 
-class _LastLines:
-    """As much of the end of something as the screen holds: what scrolled away could not be drawn again."""
+class _Block:
+    """Markdown without blank lines around it, and one before it where it follows another.
 
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
+    Args:
+        text: the Markdown.
+        follows: it follows another.
+        most: only so many of its last lines: what scrolled away could not be drawn again.
+    """
+
+    def __init__(self, text: str, follows: bool, most: int | None = None) -> None:
+        self._text, self._follows, self._most = text, follows, most
 
     def __rich_console__(self, out: Console, options: ConsoleOptions) -> RenderResult:
         from rich.segment import Segment
 
-        lines = out.render_lines(self._inner, options, pad=False)
-        for line in lines[-max(1, out.height - 2) :]:
+        lines = out.render_lines(markdown(self._text), options, pad=False)
+        full = [index for index, line in enumerate(lines) if "".join(part.text for part in line).strip()]
+        lines = lines[full[0] : full[-1] + 1] if full else []
+        if lines and self._follows:
+            lines.insert(0, [])
+        for line in lines if self._most is None else lines[-max(1, self._most) :]:
             yield from line
             yield Segment.line()
 
