@@ -104,7 +104,7 @@ def hear(questions: Sequence[str], voice: str, rate: float, ways: Sequence[Trans
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--voices", default="en-us,en-gb,en-us+f3")
+    parser.add_argument("--voices", default="en-us+f3,en-us,en-gb")
     parser.add_argument("--rate", type=float, default=1.0, help="how fast; 1 is usual")
     parser.add_argument("--drawn", type=int, default=0, help="sentences drawn from the grammar instead of the 24")
     parser.add_argument("--seed", type=int, default=0)

@@ -2,7 +2,7 @@
 # How well spoken questions are heard: 24 questions are said by espeak-ng and written down by pocketsphinx, once with
 # the shipped grammar and once in free dictation. Needs the extra: pip install 'bluelm[speech]'
 #
-#   recipes/speech.sh [--voices en-us,en-gb,en-us+f3] [--rate 1.0] [--drawn N --seed S] [--grammar FILE] [--json]
+#   recipes/speech.sh [--voices en-us+f3,en-us,en-gb] [--rate 1.0] [--drawn N --seed S] [--grammar FILE] [--json]
 #
 # --drawn takes N sentences of the grammar by lot instead of the 24. BLUELM_PYTHON has bluelm (default: the checkout's
 # .venv, else python3).

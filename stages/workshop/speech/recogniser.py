@@ -48,7 +48,8 @@ class Recogniser:
                 "automatic-speech-recognition",
                 model=str(folder),
                 device="cuda" if torch.cuda.is_available() else "cpu",
-                model_kwargs={"use_safetensors": True, "local_files_only": True},
+                model_kwargs={"use_safetensors": True},
+                local_files_only=True,
                 trust_remote_code=False,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
