@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -212,7 +213,12 @@ def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, second
         metrics=draft.metrics,
     )
     run = {"started": started.isoformat(timespec="seconds"), "seconds": round(seconds, 3), **draft.run}
-    (draft.path / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    run_file = draft.path / RUN_FILE
+    run_file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    # Libraries that write through temporary files leave them to their owner alone, whatever the umask says.
+    usual = stat.S_IMODE(run_file.stat().st_mode)
+    for file in (draft.path / name for name in files):
+        file.chmod(stat.S_IMODE(file.stat().st_mode) | usual)
     with (draft.path / MANIFEST_FILE).open("w", encoding="utf-8") as stream:
         stream.write(manifest.model_dump_json(indent=2) + "\n")
         stream.flush()

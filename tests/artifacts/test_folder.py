@@ -43,6 +43,17 @@ def test_same_inputs_give_byte_identical_artifacts(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_files_that_a_library_wrote_for_its_owner_alone_are_as_readable_as_all_others(tmp_path: Path) -> None:
+    with create(tmp_path / "out", spec_of()) as draft:
+        (draft.path / "weights.bin").write_bytes(b"w")
+        (draft.path / "weights.bin").chmod(0o600)
+        (draft.path / "run.sh").write_text("#!/bin/sh\n")
+        (draft.path / "run.sh").chmod(0o700)
+    usual = (tmp_path / "out/run.json").stat().st_mode
+    assert (tmp_path / "out/weights.bin").stat().st_mode == usual
+    assert (tmp_path / "out/run.sh").stat().st_mode == usual | 0o700
+
+
 def test_digest_follows_content_and_parents_but_not_the_parents_path(tmp_path: Path) -> None:
     write(tmp_path / "one", spec_of(), "x")
     write(tmp_path / "two", spec_of(), "y")
