@@ -108,6 +108,39 @@ def test_an_answer_is_drawn_as_markdown_whole_and_harmless() -> None:
     assert "x = 1" in final and "**" not in out.split("A bold")[-1]
 
 
+def on_screen(sequences: str) -> list[str]:
+    """What a terminal shows in the end; of the controls, cursor up, erase line, line feed and return are needed."""
+    rows, x, y = [""], 0, 0
+    for count, code, letter in re.findall(r"\x1b\[([0-9;?]*)([a-zA-Z])|([^\x1b])", sequences):
+        rows += [""] * (y + 1 - len(rows))
+        if code == "A":
+            y -= int(count or 1)
+        elif code == "K":
+            rows[y] = ""
+        elif letter == "\n":
+            y, x = y + 1, 0
+        elif letter == "\r":
+            x = 0
+        elif letter:
+            rows[y] = rows[y].ljust(x)[:x] + letter + rows[y][x + 1 :]
+            x += 1
+    return [row.rstrip() for row in rows]
+
+
+def test_drawing_again_and_again_leaves_the_blocks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr("bluelm_cli.chat_answer._INTERVAL", 0.0)
+    stream = io.StringIO()
+    answer = MarkdownAnswer(Console(file=stream, force_terminal=True, width=50, height=9, color_system=None))
+    for letter in "It shows:\n\n- a **red** circle\n- a square\n\n```\nx = 1\n```\n\nDone, " + "word " * 30:
+        answer.push(letter)
+    answer.end()
+    shows = [row for row in on_screen(stream.getvalue()) if row]
+    assert shows[:5] == ["It shows:", " • a red circle", " • a square", " x = 1", "Done, " + "word " * 8 + "word"]
+    assert " ".join(shows[4:]).count("word") == 30
+
+
 @pytest.mark.parametrize(
     ("environment", "graphics"),
     [

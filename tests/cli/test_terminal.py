@@ -124,9 +124,9 @@ def demo(project_root: Path) -> Path:
 def pictures(tmp_path: Path) -> tuple[Path, Path]:
     """A red circle and a blue square."""
     made = []
-    for name, draw in (("a circle.png", ImageDraw.ImageDraw.ellipse), ("square.png", ImageDraw.ImageDraw.rectangle)):
+    for name, draw in (("a disc.png", ImageDraw.ImageDraw.ellipse), ("square.png", ImageDraw.ImageDraw.rectangle)):
         image = Image.new("RGB", (96, 96), "white")
-        draw(ImageDraw.Draw(image), (20, 20, 76, 76), fill="red" if "circle" in name else "blue")
+        draw(ImageDraw.Draw(image), (20, 20, 76, 76), fill="red" if "disc" in name else "blue")
         image.save(tmp_path / name)
         made.append(tmp_path / name)
     return made[0], made[1]
@@ -190,7 +190,7 @@ def test_two_pictures_three_turns_save_and_load(
     assert said(again.wait_for("first token")) == said(third) != ""
     again.type("/reset")
     again.wait_for("Forgotten")
-    again.type(f"{circle} What shape is this?".replace("a circle", "a\\ circle"))
+    again.type(f"{circle} What shape is this?".replace("a disc", "a\\ disc"))
     assert said(again.wait_for("first token")) == said(first)
     again.type("/stats")
     assert "0 encoded, 1 found in memory, 0 found on disk" in again.wait_for("peak")
@@ -218,11 +218,13 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(
     user.wait_for("is being encoded")
     user.type(question)
     user.wait_for(question)
-    user.wait_for(question)  # typed, and once more when Enter was pressed
     user.wait_for(begins)
+    user.press("/im")  # typed ahead: no part of the answer on the screen, there at the next prompt
     user.interrupt()
-    user.wait_for("(stopped)")
-    user.type("/images")
+    assert "/im" not in user.wait_for("(stopped)")
+    user.wait_for(READY)
+    user.wait_for("/im")
+    user.press("ages\r")
     user.wait_for(f"{circle}: ")  # the question stays, with its answer as far as it came
     user.type(f"/save {saved}")
     user.wait_for("Saved: ")
@@ -280,3 +282,19 @@ def test_it_draws_where_it_can_and_when_asked(person: Any, demo: Path, pictures:
     user.wait_for("▀" * 24)
     user.type("/exit")
     assert user.code() == 0
+
+
+def test_ctrl_c_ends_a_script(demo: Path) -> None:
+    script = subprocess.Popen(
+        [sys.executable, "-m", "bluelm_cli", "chat", str(demo), "--threads", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert script.stdin is not None and script.stdout is not None
+    script.stdin.write(b"Hello\n")
+    script.stdin.flush()
+    assert script.stdout.readline()
+    script.send_signal(signal.SIGINT)
+    assert b"Traceback" not in script.communicate(timeout=PATIENCE)[0]
+    assert script.returncode == 130
