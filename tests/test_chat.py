@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import chat, encode
+from stages import chat, encode, encode_corpus
 from stages.artifacts.errors import ArtifactError, ImageError, ProblemsError, UsageError
 from stages.artifacts.events import Finished, Notice, result_of
 from stages.artifacts.folder import open_artifact
@@ -98,7 +98,7 @@ def test_an_answer_that_is_cut_says_so(tiny_onnx: Path) -> None:
 
 def test_vit_features_are_the_wrong_kind(tiny_onnx: Path, picture: Any, tmp_path: Path) -> None:
     path = picture()
-    result_of(encode.run(EncodeConfig(threads=1, before_connector=True), tiny_onnx, [path], tmp_path / "f"))
+    result_of(encode_corpus.run(encode_corpus.EncodeCorpusConfig(threads=1), tiny_onnx, [path], tmp_path / "f"))
     with pytest.raises(ArtifactError, match="kind vit-features") as caught:
         asked(tiny_onnx, "What?", [path], tmp_path / "f")
     assert "bluelm encode" in caught.value.fix
