@@ -10,8 +10,9 @@ PICTURES ?=
 demo: $(INSTALLED)
 	PATH="$(abspath $(BIN)):$$PATH" recipes/demo.sh $(PICTURES)
 
+# Two processes: one for each core of the smallest machine that this is for.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

@@ -124,13 +124,13 @@ def kill_and_go_on(photos: Path, folder: Path, kills: int, engine: tuple[str, ..
     for _ in range(kills):
         before = len(list(folder.parent.glob(f".{folder.name}.partial/tiles-*.json")))
         process = subprocess.Popen([*COMMAND, *words, "--out", str(folder)], stderr=subprocess.DEVNULL)
-        # Not before it has cut something new, or it would never be done; then at any moment.
+        # Not before it has cut something new, or it would never be done; then at any moment, but before all is cut.
+        enough = before + moments.randint(1, 20)
         while process.poll() is None and not folder.exists():
-            now = len(list(folder.parent.glob(f".{folder.name}.partial/tiles-*.json")))
-            if now > before:
-                time.sleep(moments.uniform(0, 0.3))
+            if len(list(folder.parent.glob(f".{folder.name}.partial/tiles-*.json"))) >= enough:
+                time.sleep(moments.uniform(0, 0.004))
                 break
-            time.sleep(0.005)
+            time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
         resumed += before > 0

@@ -161,9 +161,10 @@ class _Window:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
-                # A number at the very end of the window may go on behind it.
-                if end < len(self._text) or not self._more(step):
-                    self._at = end
+                passed = end - self._at
+                # A number near the end of the window may go on behind it: `0.` and `1e-` are read as 0 and 1.
+                if len(self._text) - end >= _TOKEN or not self._more(step):
+                    self._at += passed
                     return value
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _TOKEN

@@ -145,7 +145,7 @@ def test_any_mixture(
         ({"sources": {"a": {"category": "x"}, "ab": {}}, "categories": {"x": 1}}, "source ab has no category"),
         ({"sources": {"a": {"category": "x"}}, "categories": {"x": -1}}, "share of x is -1"),
         ({"sources": {"a": {}}, "total": 0}, "total is 0"),
-        ({"sources": {"a": {}}, "heldout": {}}, "a share and rows, or neither"),
+        ({"sources": {"a": {}}, "heldout": {"share": 0.1, "rows": 5}}, "more than one of share, rows and own"),
         ({"sources": {"a": {"repeat": 0.5}}}, "repeat"),
     ],
 )
