@@ -1,8 +1,8 @@
 """Scaling pictures with torch's vector instructions: two or three times as fast as Pillow where none are averaged.
 
-torch's antialiased filters are Pillow's with weights of 16 bits: on real pictures values differ by 2/255 at most, one in
-some hundred by 1; on white noise whose rows are reduced the bicubic filter's differ by up to 24. A device has no torch, so
-tiles that must be those of a device to the bit are cut with Pillow.
+torch's antialiased filters are Pillow's with weights of 16 bits: on real pictures values differ by 2/255 at most, one
+in some hundred by 1; on white noise whose rows are reduced the bicubic filter's differ by up to 24. A device has no
+torch, so tiles that must be those of a device to the bit are cut with Pillow.
 """
 
 from __future__ import annotations
