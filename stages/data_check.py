@@ -28,9 +28,9 @@ from stages.workshop.corpus.checking import Length
 from stages.workshop.corpus.checking_output import FINDINGS_FILE, REPORT_FILE, CleanCorpus
 from stages.workshop.corpus.checking_pool import replayed
 from stages.workshop.corpus.picture import PictureFile
+from stages.workshop.corpus.processes import cores
 from stages.workshop.corpus.readers.opening import open_rows, splits_of
 from stages.workshop.corpus.readers.source import RowSource, parent_of_rows
-from stages.workshop.corpus.rendering.generation import cores
 from stages.workshop.corpus.row import Row
 from stages.workshop.training.recipe import Tiling
 

@@ -21,10 +21,11 @@ from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.geometry import Grid, Size
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import write_llava
+from stages.workshop.corpus.processes import cores
 from stages.workshop.corpus.rendering.backgrounds import TEXTURES
 from stages.workshop.corpus.rendering.degradation_shares import DegradationShare, problems_of
 from stages.workshop.corpus.rendering.fonts import FontShelf, find_fonts
-from stages.workshop.corpus.rendering.generation import cores, probe, render
+from stages.workshop.corpus.rendering.generation import probe, render
 from stages.workshop.corpus.rendering.job import GridChoice, Job
 from stages.workshop.corpus.rendering.scene import SPLITS, Look, Split
 from stages.workshop.corpus.rendering.tasks import FAMILIES, families_of

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, TextIO
 
 from stages.workshop.corpus.checking import Finding, Length, check_row, remembering
+from stages.workshop.corpus.processes import process_pool
 from stages.workshop.corpus.row import BadRow, Problem, Row
 
 AnyRow = Row | BadRow
@@ -59,7 +58,7 @@ class _Workers:
 
     def __init__(self, processes: int, length: Length | None) -> None:
         self._processes, self._length = processes, length
-        self._pool = _pool(processes)
+        self._pool = process_pool(processes)
 
     def submit(self, rows: list[AnyRow]) -> _Job:
         """Begins to check rows."""
@@ -88,7 +87,7 @@ class _Workers:
     def _renew(self, broken: ProcessPoolExecutor) -> None:
         if self._pool is broken:
             broken.shutdown(wait=False, cancel_futures=True)
-            self._pool = _pool(self._processes)
+            self._pool = process_pool(self._processes)
 
     def __enter__(self) -> _Workers:
         return self
@@ -102,15 +101,6 @@ class _Workers:
 def _check(rows: Sequence[AnyRow], length: Length | None) -> list[Finding]:
     look = remembering()
     return [check_row(row, length, look) for row in rows]
-
-
-def _pool(processes: int) -> ProcessPoolExecutor:
-    # fork would copy whatever threads the caller runs; spawn starts clean.
-    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_the_caller)
-
-
-def _leave_interrupts_to_the_caller() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def replayed(

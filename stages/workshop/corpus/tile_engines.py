@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any, Literal
 
 from stages.artifacts.errors import DataError, UsageError
+from stages.workshop.corpus.processes import cores, process_pool
 from stages.workshop.corpus.tile_shards import ShardOutcome, ShardTask, cut_shard
 
 Engine = Literal["local", "ray"]
 # A shard whose process was killed so often is told as an error: a picture of it may be what ends the decoder.
 _TRIES = 3
-_WATCH_SECONDS = 0.5
 
 
 def cut_shards(tasks: Iterable[ShardTask], engine: Engine, processes: int | None) -> Iterator[ShardOutcome]:
@@ -43,7 +39,7 @@ def cut_shards(tasks: Iterable[ShardTask], engine: Engine, processes: int | None
     elif processes == 1:
         yield from map(cut_shard, tasks)
     else:
-        yield from _Pool(processes or os.cpu_count() or 1).run(tasks)
+        yield from _Pool(processes or cores()).run(tasks)
 
 
 class _Pool:
@@ -96,22 +92,7 @@ class _Pool:
         self._running[future] = (task, tries)
 
     def _started(self) -> ProcessPoolExecutor:
-        # fork would copy whatever threads the caller runs; spawn starts clean.
-        return ProcessPoolExecutor(
-            self._processes, get_context("spawn"), initializer=_begin_process, initargs=(os.getpid(),)
-        )
-
-
-def _begin_process(parent: int) -> None:
-    """Leaves interrupts to the parent, and ends with it: a killed parent cannot tell its processes to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_WATCH_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        return process_pool(self._processes)
 
 
 def _on_ray(tasks: Iterable[ShardTask], processes: int | None) -> Iterator[ShardOutcome]:

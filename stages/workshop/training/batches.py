@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,12 +101,6 @@ class StreamSet(Dataset[Loaded]):
         except ImageError as error:
             grey = torch.full((sample.tiles, 3, self.side, self.side), 128, dtype=torch.uint8)
             return Loaded(replace(sample, is_answer=np.zeros_like(sample.is_answer)), (grey,), error.what)
-
-
-class Collate(Protocol):
-    """Makes one batch of loaded samples: what `compute_loss` takes, all tiles of the batch in one tensor."""
-
-    def __call__(self, batch: Sequence[Loaded]) -> Batch: ...
 
 
 @dataclass(frozen=True)

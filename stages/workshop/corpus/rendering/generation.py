@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +13,7 @@ from PIL import Image
 
 from stages.artifacts.errors import BluelmError, DataError, raise_all
 from stages.workshop.corpus.picture import PictureFile
+from stages.workshop.corpus.processes import process_pool
 from stages.workshop.corpus.rendering.degradations import degrade
 from stages.workshop.corpus.rendering.job import Job
 from stages.workshop.corpus.rendering.page import Page, PageOverflowError, compose
@@ -42,18 +39,8 @@ def render(job: Job, split: Split, numbers: range, folder: Path, processes: int)
     if processes == 1 or len(numbers) <= _CHUNK:
         yield from map(draw, numbers)
         return
-    # fork would copy whatever threads the caller runs; spawn starts clean.
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_leave_interrupts_to_the_caller) as pool:
+    with process_pool(processes) as pool:
         yield from pool.map(draw, numbers, chunksize=_CHUNK)
-
-
-def _leave_interrupts_to_the_caller() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchange, ...]]:
