@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import BluelmError, UsageError
 from stages.artifacts.events import Finished, Notice
@@ -24,11 +24,10 @@ from stages.device.runtime.feature_disk import user_features
 from stages.device.runtime.generator import Token
 from stages.device.runtime.pictures import StoredFeatures
 from stages.device.speech.espeak import DEFAULT_VOICE
-from stages.device.speech.grammar import read_grammar, shipped_grammar
-from stages.device.speech.listener import Listener
-from stages.device.speech.speaker import Speaker
-from stages.device.speech.speaking import open_voice, speaking
-from stages.device.speech.sphinx import Sphinx
+
+if TYPE_CHECKING:  # a chat without speech starts without it
+    from stages.device.speech.listener import Listener
+    from stages.device.speech.speaker import Speaker
 
 
 class TalkConfig(ChatConfig):
@@ -148,6 +147,10 @@ def listener(config: TalkConfig) -> Listener:
     Raises:
         BluelmError: two of them are named, or one cannot be used.
     """
+    from stages.device.speech.grammar import read_grammar, shipped_grammar
+    from stages.device.speech.listener import Listener
+    from stages.device.speech.sphinx import Sphinx
+
     named = [name for name in ("grammar", "dictation", "asr") if getattr(config, name)]
     if len(named) > 1:
         raise UsageError(
@@ -171,6 +174,8 @@ def speaker(config: TalkConfig, file: Path | None = None) -> Iterator[Speaker]:
     Raises:
         BluelmError: the voice, the loudspeaker or the file cannot be used.
     """
+    from stages.device.speech.speaking import open_voice, speaking
+
     with speaking(open_voice(config.voice, config.speech_rate), file) as voice:
         yield voice
 
