@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -124,15 +125,15 @@ class PictureFile:
             raise _unreadable(self.path, error) from error
 
 
-class _FromBytes:
+class _FromBytes(ABC):
     """What follows from `name` and `read`."""
 
     @property
-    def name(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def name(self) -> str: ...
 
-    def read(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self) -> bytes: ...
 
     def load(self) -> Image:
         """Raises: ImageError: it cannot be read or decoded."""
