@@ -227,14 +227,15 @@ class DecoderEmitter:
         place = f"{MODEL.removeprefix('language_model.')}.layers.{layer}.attn"
         return [
             "", "", "",
-            self.emitter.weight(f"{place}.k_scale", np.array([scales.keys[layer]], np.float32)),
-            self.emitter.weight(f"{place}.v_scale", np.array([scales.values[layer]], np.float32)),
+            self.emitter.weight(f"{place}.k_scale", np.atleast_1d(np.array(scales.keys[layer], np.float32))),
+            self.emitter.weight(f"{place}.v_scale", np.atleast_1d(np.array(scales.values[layer], np.float32))),
         ]  # fmt: skip
 
     def _kv_attributes(self) -> dict[str, int | str]:
         if self.options.kv_scales is None:
             return {}
-        return {"kv_cache_bit_width": 8, "k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR"}
+        kind = "PER_TENSOR" if self.options.kv_scales.channels is None else "PER_CHANNEL"
+        return {"kv_cache_bit_width": 8, "k_quant_type": kind, "v_quant_type": kind}
 
     def _mlp(self, layer: int, normed: str) -> str:
         """SwiGLU.
