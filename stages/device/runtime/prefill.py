@@ -60,7 +60,8 @@ class CompactPrefill:
         for layer in layout.layers:
             for ref in layer.refs:
                 self._array(ref)
-        self._scales = read_kv_scales(folder, spec.num_layers) if spec.kv_dtype == "int8" else None
+        channels = spec.num_key_value_heads * spec.head_dim
+        self._scales = read_kv_scales(folder, spec.num_layers, channels) if spec.kv_dtype == "int8" else None
 
     def read(self, embeds: Floats, cache: KVCache, past: int, chunk: int) -> None:
         """Puts the keys and values of T positions into the cache, behind the P that are there.
@@ -219,19 +220,20 @@ class _KeysValues:
     def _each_head(self, layer: int, act: Any) -> None:
         assert self._scales is not None
         stored = self.cache.keys(layer), self.cache.values(layer)
-        sides = zip(self.pair, stored, (self._scales.keys[layer], self._scales.values[layer]), strict=True)
+        heads = self.cache.spec.num_key_value_heads
+        sides = zip(self.pair, stored, self._scales.arrays(layer, heads), strict=True)
         tasks = [
-            self._pool.submit(act, floats[0, head], integers[0, head], scale)
+            self._pool.submit(act, floats[0, head], integers[0, head], scale[min(head, len(scale) - 1)])
             for floats, integers, scale in sides
-            for head in range(len(floats[0]))
+            for head in range(heads)
         ]
         for task in tasks:
             task.result()
 
-    def _load(self, floats: Floats, integers: NDArray[np.int8], scale: float) -> None:
+    def _load(self, floats: Floats, integers: NDArray[np.int8], scale: Floats) -> None:
         floats[: self.past] = int8_kv.dequantize(integers[: self.past], scale)  # [P, D]
 
-    def _store(self, floats: Floats, integers: NDArray[np.int8], scale: float) -> None:
+    def _store(self, floats: Floats, integers: NDArray[np.int8], scale: Floats) -> None:
         new = slice(self.past, self._total)
         with np.errstate(invalid="ignore"):  # NaN is told when the prompt is read, see `_read`
             integers[new] = int8_kv.quantize(floats[new], scale)  # [T, D]

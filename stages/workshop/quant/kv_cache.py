@@ -6,7 +6,8 @@ layer, [batch, kv heads, tokens, head size], and returns all so far.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from transformers.cache_utils import DynamicLayer
 from stages.artifacts.errors import ModelError
 from stages.device.contract import int8_kv
 from stages.device.contract.kv_scales import KvScales
+from stages.workshop.quant.kv_calibration import KvCalibration, KvObserver
 
 
-def fake_quantize(values: torch.Tensor, scale: float) -> torch.Tensor:
+def fake_quantize(values: torch.Tensor, scale: int8_kv.Scale | torch.Tensor) -> torch.Tensor:
     """What is left of keys or values after a trip through INT8: the contract's `int8_kv`, in torch, in float32."""
     # A tensor and not a number: kernels may divide by a number as a product with its rounded inverse.
-    step = torch.tensor(scale, dtype=torch.float32, device=values.device)
+    step = torch.as_tensor(scale, dtype=torch.float32, device=values.device)
     stored = torch.clamp(torch.round(values.float() / step), int8_kv.VALUE_MIN, int8_kv.VALUE_MAX)
     return (stored * step).to(values.dtype)
 
@@ -31,20 +33,35 @@ class Int8KVCache(DynamicCache):
 
     def __init__(self, scales: KvScales) -> None:
         super().__init__()
-        _fill(self, [_Int8Layer(key, value) for key, value in zip(scales.keys, scales.values, strict=True)])
+        self._int8_layers = [_Int8Layer(scales, layer) for layer in range(scales.layers)]
+        _fill(self, self._int8_layers)
+
+    @contextmanager
+    def compact(self) -> Iterator[None]:
+        """While the block lasts, new keys and values are seen as they were before the cache rounds them, as in compact
+        prefill, which hands them over when their layer ends."""
+        self._see_floats(True)
+        try:
+            yield
+        finally:
+            self._see_floats(False)
+
+    def _see_floats(self, seen: bool) -> None:
+        for layer in self._int8_layers:
+            layer.sees_floats = seen
 
 
 class ObservedCache(DynamicCache):
-    """A plain cache that remembers the largest magnitude of each layer's keys and values."""
+    """A plain cache that remembers what scales are chosen by: the largest magnitudes, and with some methods more."""
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, observer: KvObserver | None = None) -> None:
         super().__init__()
-        self._observed = [_ObservedLayer() for _ in range(layers)]
-        _fill(self, self._observed)
+        self.observer = observer or KvObserver(layers, KvCalibration())
+        _fill(self, [_ObservedLayer(self.observer, layer) for layer in range(layers)])
 
     def largest(self) -> tuple[list[float], list[float]]:
         """Largest |key| and |value| of each layer."""
-        return [layer.largest_key for layer in self._observed], [layer.largest_value for layer in self._observed]
+        return self.observer.largest()
 
 
 def check_layers(config: PretrainedConfig) -> int:
@@ -65,29 +82,36 @@ def check_layers(config: PretrainedConfig) -> int:
 
 
 class _Int8Layer(DynamicLayer):
-    def __init__(self, key_scale: float, value_scale: float) -> None:
+    def __init__(self, scales: KvScales, layer: int) -> None:
         super().__init__()
-        self._scales = key_scale, value_scale
+        self._scales, self._layer = scales, layer
+        self.sees_floats = False
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        key_scale, value_scale = self._scales
-        return super().update(
-            fake_quantize(key_states, key_scale), fake_quantize(value_states, value_scale), *args, **kwargs
-        )
+        new = key_states, value_states
+        rounded = [
+            fake_quantize(states, torch.from_numpy(scale).to(states.device))
+            for states, scale in zip(new, self._scales.arrays(self._layer, key_states.shape[1]), strict=True)
+        ]
+        held = super().update(*rounded, *args, **kwargs)
+        if not self.sees_floats:
+            return held
+        past = held[0].shape[-2] - key_states.shape[-2]
+        keys, values = (torch.cat([all_[..., :past, :], one], dim=-2) for all_, one in zip(held, new, strict=True))
+        return keys, values
 
 
 class _ObservedLayer(DynamicLayer):
-    def __init__(self) -> None:
+    def __init__(self, observer: KvObserver, layer: int) -> None:
         super().__init__()
-        self.largest_key = self.largest_value = 0.0
+        self._observer, self._layer = observer, layer
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.largest_key = max(self.largest_key, float(key_states.abs().max()))
-        self.largest_value = max(self.largest_value, float(value_states.abs().max()))
+        self._observer.saw(self._layer, key_states, value_states)
         return super().update(key_states, value_states, *args, **kwargs)
 
 

@@ -33,7 +33,9 @@ def test_round_trip_is_exact(tmp_path_factory, pairs):
         ({"layer_ids": [1, 0]}, r"layer ids \[1, 0\]"),
         ({"scales": {"k_scales": [0.5, -1.0], "v_scales": [1.0, 1.0]}}, "entry 1 is -1.0"),
         ({"scales": {"k_scales": [0.5, 0.0], "v_scales": [1.0, 1.0]}}, "entry 1 is 0.0"),
-        ({"scales": {"k_scales": [[0.5], [0.5]], "v_scales": [1.0, 1.0]}}, "k_scales"),
+        ({"scales": {"k_scales": [[0.5, 0.5], [0.5]], "v_scales": [1.0, 1.0]}}, "k_scales"),
+        ({"scales": {"k_scales": [[0.5], 0.5], "v_scales": [1.0, 1.0]}}, "lists of one length"),
+        ({"scales": {"k_scales": [[0.5, 0.0], [1.0, 1.0]], "v_scales": [1.0, 1.0]}}, "entry 0 is 0.0"),
         ({"zero_points": []}, "zero_points"),
     ],
 )
@@ -58,3 +60,15 @@ def test_missing_file_and_wrong_layer_count(tmp_path):
     (tmp_path / "kv_scales.json").write_text(json.dumps(GOOD))
     with pytest.raises(ModelError, match="2 layers, the model has 3"):
         read_kv_scales(tmp_path, 3)
+
+
+def test_scales_of_channels_fit_keys_and_values(tmp_path):
+    keys, values = ((1.0, 2.0, 3.0, 4.0),) * 2, (0.5, 0.25)
+    KvScales.of(keys, values).write(tmp_path)
+    scales = read_kv_scales(tmp_path, 2, channels=4)
+    assert scales.channels == 4
+    key, value = scales.arrays(1, heads=2)
+    assert key.tolist() == [[[1.0, 2.0]], [[3.0, 4.0]]]
+    assert value.tolist() == [[[0.25]]]
+    with pytest.raises(ModelError, match="scales for 4 channels, the model has 8"):
+        read_kv_scales(tmp_path, 2, channels=8)

@@ -100,3 +100,30 @@ def test_sliding_layers_are_refused():
         check_layers(config)
     assert "--kv float32" in caught.value.fix
     assert check_layers(CONFIG) == 2
+
+
+def test_scales_of_channels_round_each_by_its_own():
+    generator = torch.Generator().manual_seed(3)
+    keys, values = (torch.randn(1, 2, 5, 4, generator=generator) for _ in range(2))
+    steps = (np.arange(8) + 1).astype(np.float32) / 64
+    cache = Int8KVCache(KvScales.of([tuple(steps.tolist())], [0.03]))
+    held_keys, held_values = cache.update(keys, values, 0)
+    for head in range(2):
+        for channel in range(4):
+            scale = float(steps[4 * head + channel])
+            expected = int8_kv.dequantize(int8_kv.quantize(keys[0, head, :, channel].numpy(), scale), scale)
+            assert_array_equal(held_keys[0, head, :, channel].numpy(), expected)
+    assert_array_equal(held_values.numpy(), int8_kv.dequantize(int8_kv.quantize(values.numpy(), 0.03), 0.03))
+
+
+def test_compact_prefill_sees_new_floats_and_old_integers():
+    generator = torch.Generator().manual_seed(4)
+    first, second = (torch.randn(1, 2, 3, 8, generator=generator) for _ in range(2))
+    cache = Int8KVCache(KvScales.of([0.05], [0.05]))
+    cache.update(first, first, 0)
+    with cache.compact():
+        keys, _ = cache.update(second, second, 0)
+    assert torch.equal(keys[..., 3:, :], second)
+    assert torch.equal(keys[..., :3, :], fake_quantize(first, 0.05))
+    later, _ = cache.update(first, first, 0)
+    assert torch.equal(later[..., 3:6, :], fake_quantize(second, 0.05))
