@@ -35,6 +35,8 @@ PAST_LENGTH = "past_length"
 RUNTIME_INPUTS = frozenset({HIDDEN_STATES, PAST_KEY, PAST_VALUE, SEQLENS_K, TOTAL_LENGTH, PAST_LENGTH})
 INPUT_NORM = "input_layernorm.weight"
 ATTENTION_NORM = "post_attention_layernorm.weight"
+# Norms of each head's queries and keys, in models that have them.
+QUERY_NORM, KEY_NORM = "self_attn.q_norm.weight", "self_attn.k_norm.weight"
 
 
 class _Strict(BaseModel):

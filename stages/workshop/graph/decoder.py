@@ -22,6 +22,7 @@ from stages.device.contract.activations import Activations
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.emitter import FLOAT, INT8, INT64, Dim, GraphEmitter
+from stages.workshop.graph.head_norm import emit_head_norm
 from stages.workshop.graph.linear import Linear, stacked
 from stages.workshop.graph.matmul_forms import emit_linear, emit_linears
 from stages.workshop.graph.rotary import RotaryTables
@@ -168,14 +169,15 @@ class DecoderEmitter:
     def _attention(self, layer: int, normed: str, lengths: _Lengths) -> str:
         """Causal attention over the cache and this call.
 
-            head size divisible by 16, one form of weights:
+            head size divisible by 16, one form of weights, no norm of queries and keys:
                 normed ─ qkv_proj ─ GroupQueryAttention(do_rotary)
             otherwise:
-                normed ─┬─ q_proj ─ (RotaryEmbedding) ─┐
-                        ├─ k_proj ─ (RotaryEmbedding) ─┼─ GroupQueryAttention
-                        └─ v_proj ─────────────────────┘
+                normed ─┬─ q_proj ─ (norm) ─ (RotaryEmbedding) ─┐
+                        ├─ k_proj ─ (norm) ─ (RotaryEmbedding) ─┼─ GroupQueryAttention
+                        └─ v_proj ──────────────────────────────┘
 
         Each also takes past_key, past_value, seqlens_k, total_sequence_length, and gives present_key, present_value.
+        A layer that knows no positions does without rotary in either form.
         """
         shape, emitter, place = self.shape, self.emitter, f"layers.{layer}/attn"
         tables = [
@@ -183,16 +185,23 @@ class DecoderEmitter:
             emitter.weight("sin_cache", self.options.rotary.sin),
         ]
         query, key, value = self._queries_keys_values(layer, normed)
-        if not shape.rotary_in_attention:
+        if shape.qk_norm:
+            query, key = (
+                self._head_norm(layer, query, "q_norm", shape.heads),
+                self._head_norm(layer, key, "k_norm", shape.kv_heads),
+            )
+        inside = shape.turns(layer) and shape.rotary_in_attention
+        if shape.turns(layer) and not inside:
             query, key = (
                 emitter.microsoft("RotaryEmbedding", [x, lengths.past, *tables], f"{place}/{part}_rotary")
                 for x, part in ((query, "q"), (key, "k"))
             )
+        if not inside:
             tables = ["", ""]
         inputs = [query, key, value, names.past_key(layer), names.past_value(layer)]
         inputs += [lengths.seqlens_k, lengths.total, *tables]
         attributes = {"num_heads": shape.heads, "kv_num_heads": shape.kv_heads}
-        attributes["do_rotary"] = int(shape.rotary_in_attention)
+        attributes["do_rotary"] = int(inside)
         attended = f"{emitter.root}/{place}/GroupQueryAttention/output_0"
         emitter.microsoft(
             "GroupQueryAttention",
@@ -212,12 +221,20 @@ class DecoderEmitter:
             self.weights.linear(f"{source}.{part}", count, shape.hidden, bias=shape.qkv_bias)
             for part, count in rows.items()
         ]
-        packed = stacked(linears) if shape.rotary_in_attention else None
+        packed = stacked(linears) if shape.packs_qkv else None
         if packed is not None:
             return self._emitted(normed, {f"{place}/qkv_proj": packed})[0], "", ""
         places = {f"{place}/{part}": linear for part, linear in zip(rows, linears, strict=True)}
         query, key, value = self._emitted(normed, places)
         return query, key, value
+
+    def _head_norm(self, layer: int, x: str, part: str, heads: int) -> str:
+        """RMSNorm of each head of x [1, S, heads·D] by itself."""
+        name, place = f"{MODEL}.layers.{layer}.self_attn.{part}.weight", f"layers.{layer}/attn/{part}"
+        scale = self.emitter.weight(
+            name.removeprefix("language_model."), self.weights.tensor(name, (self.shape.head_dim,))
+        )
+        return emit_head_norm(self.emitter, x, scale, place, heads, self.shape)
 
     def _kv_scale_inputs(self, layer: int) -> list[str]:
         """Behind cos and sin: position_ids, attention_bias, head_sink (all absent), k_scale, v_scale."""

@@ -10,14 +10,22 @@ from stages.artifacts.errors import BluelmError, ModelError, raise_all
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-SUPPORTED = ("llama", "mistral", "qwen2")
+# Transformers' names; SmolLM and SmolLM2 are llama, Qwen2.5 is qwen2, MiniCPM-2B is the llama that `adopt` folds it to.
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+# What stands in the builder's command where the plain text model's folder goes.
+MODEL_FOLDER = "TEXT_MODEL"
 # Other rotary scalings change with the length of the prompt, so no table can hold them.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A Llama-family decoder: sizes, and which of its Linears have a bias."""
+    """A Llama-family decoder: sizes, and which of its Linears have a bias.
+
+    Attributes:
+        qk_norm: queries and keys of each head go through an RMSNorm of their own before the rotary embedding (Qwen3).
+        unturned: layers whose attention knows no positions (SmolLM3: every fourth).
+    """
 
     layers: int
     hidden: int
@@ -31,6 +39,8 @@ class DecoderShape:
     out_bias: bool
     mlp_bias: bool
     tied: bool
+    qk_norm: bool = False
+    unturned: frozenset[int] = frozenset()
 
     @property
     def query_rows(self) -> int:
@@ -46,6 +56,15 @@ class DecoderShape:
     def rotary_in_attention(self) -> bool:
         """GroupQueryAttention turns queries and keys itself only where the head size divides by 16."""
         return self.head_dim % 16 == 0
+
+    @property
+    def packs_qkv(self) -> bool:
+        """One product may give queries, keys and values: nothing of ours stands between it and the attention."""
+        return self.rotary_in_attention and not self.qk_norm
+
+    def turns(self, layer: int) -> bool:
+        """Whether the layer turns its queries and keys by their positions."""
+        return layer not in self.unturned
 
     @property
     def parameters(self) -> int:
@@ -77,7 +96,15 @@ def decoder_shape(config: PretrainedConfig) -> DecoderShape:
         out_bias=biased,
         mlp_bias=bool(getattr(config, "mlp_bias", False)),
         tied=bool(config.tie_word_embeddings),
+        qk_norm=config.model_type == "qwen3",
+        unturned=_unturned(config),
     )
+
+
+def _unturned(config: Any) -> frozenset[int]:
+    """Layers without rotary embedding: SmolLM3 lists a 1 for each layer that has it."""
+    turned = getattr(config, "no_rope_layers", None) or ()
+    return frozenset(layer for layer, has_rotary in enumerate(turned) if not has_rotary)
 
 
 def _head_dim(config: Any) -> int:
@@ -87,7 +114,15 @@ def _head_dim(config: Any) -> int:
 def _problems(config: Any) -> list[BluelmError]:
     """Everything about this configuration that the graph cannot express."""
     if config.model_type not in SUPPORTED:
-        return [_problem("model_type", config.model_type, "one of " + ", ".join(SUPPORTED))]
+        return [
+            ModelError(
+                f"The language model's model_type is {config.model_type!r}.",
+                "The decoder graph cannot express that; it would compute something else.",
+                f"Use a language model whose model_type is one of {', '.join(SUPPORTED)}. Its text alone, without "
+                "pictures and without bluelm chat, may run in onnxruntime-genai: python -m "
+                f"onnxruntime_genai.models.builder -m {MODEL_FOLDER} -o OUT -p int4 -e cpu",
+            )
+        ]
     problems = []
     if config.hidden_act not in ("silu", "swish"):
         problems.append(_problem("hidden_act", config.hidden_act, "silu"))

@@ -72,7 +72,7 @@ def write_prefill(
         layers = [linears for linears in found if linears is not None]
         if len(layers) == shape.layers:
             layers[-1] = _keys_and_values(layers[-1], data, shape)
-            norms = [_norms(decoder, data, n, last=n == shape.layers - 1) for n in range(shape.layers)]
+            norms = [_norms(decoder, data, shape, n) for n in range(shape.layers)]
     if len(layers) < shape.layers:
         (out / PREFILL_DATA_FILE).unlink(missing_ok=True)
         return None
@@ -99,11 +99,12 @@ def _write_graphs(
     for index, linears in enumerate(layers):
         last = index == len(layers) - 1
         forms = {name: one.form for name, one in linears.items()}
-        key = (last, *sorted(forms.items(), key=lambda item: item[0]))
+        turned = shape.turns(index)
+        key = (last, turned, *sorted(forms.items(), key=lambda item: item[0]))
         if key not in written:
             written[key] = f"prefill-{len(written)}.onnx"
             with GraphEmitter(out, written[key], "/model/layer", shared) as emitter:
-                nodes = PrefillLayerEmitter(emitter, shape, rotary, forms)
+                nodes = PrefillLayerEmitter(emitter, shape, rotary, forms, turned=turned)
                 nodes.emit_last() if last else nodes.emit()
                 emitter.save()
         yield written[key]
@@ -172,8 +173,12 @@ def _keys_and_values(linears: Mapping[str, _Found], data: _Data, shape: DecoderS
     return {KEY_VALUE: _Found(part, form)}
 
 
-def _norms(decoder: _DecoderTensors, data: _Data, layer: int, *, last: bool) -> dict[str, TensorRef]:
-    wanted = (prefill_layout.INPUT_NORM,) if last else (prefill_layout.INPUT_NORM, prefill_layout.ATTENTION_NORM)
+def _norms(decoder: _DecoderTensors, data: _Data, shape: DecoderShape, layer: int) -> dict[str, TensorRef]:
+    """The last layer ends at its keys: it has no use for what lies behind them, nor for queries."""
+    last = layer == shape.layers - 1
+    wanted = [prefill_layout.INPUT_NORM] if last else [prefill_layout.INPUT_NORM, prefill_layout.ATTENTION_NORM]
+    if shape.qk_norm:
+        wanted += [prefill_layout.KEY_NORM] if last else [prefill_layout.QUERY_NORM, prefill_layout.KEY_NORM]
     return {name: data.append(decoder.array(f"model.layers.{layer}.{name}")) for name in wanted}
 
 

@@ -22,6 +22,7 @@ from stages.device.contract import prefill_layout as layout
 from stages.workshop.graph.decoder_shape import DecoderShape
 from stages.workshop.graph.dynamic_int8 import RoundedRows, emit_int8_product, emit_rounded
 from stages.workshop.graph.emitter import FLOAT, INT8, INT32, INT64, Dim, GraphEmitter
+from stages.workshop.graph.head_norm import emit_head_norm
 from stages.workshop.graph.rotary import RotaryTables
 
 Precision = Literal["int8", "int16"]
@@ -53,10 +54,13 @@ class PrefillLayerEmitter:
         shape: the decoder's.
         rotary: cos and sin of every position up to the longest context.
         forms: the layer's Linears by name.
+        turned: whether the layer turns queries and keys by their positions.
     """
 
-    def __init__(self, emitter: GraphEmitter, shape: DecoderShape, rotary: RotaryTables, forms: Forms) -> None:
-        self.emitter, self.shape, self.rotary, self.forms = emitter, shape, rotary, forms
+    def __init__(
+        self, emitter: GraphEmitter, shape: DecoderShape, rotary: RotaryTables, forms: Forms, *, turned: bool = True
+    ) -> None:
+        self.emitter, self.shape, self.rotary, self.forms, self.turned = emitter, shape, rotary, forms, turned
         self._hidden = emitter.input(layout.HIDDEN_STATES, FLOAT, [1, SEQUENCE, shape.hidden])
         self._past = ""
 
@@ -78,8 +82,8 @@ class PrefillLayerEmitter:
 
     def emit_last(self) -> None:
         """
-        hidden ─ norm ─ kv ─ Split ─┬─ k ─ RotaryEmbedding ─ Reshape ─ Transpose ─ present_key
-                                    └─ v ─────────────────── Reshape ─ Transpose ─ present_value
+        hidden ─ norm ─ kv ─ Split ─┬─ k ─ (norm) ─ RotaryEmbedding ─ Reshape ─ Transpose ─ present_key
+                                    └─ v ──────────────────────────── Reshape ─ Transpose ─ present_value
         """
         emitter, shape, values = self.emitter, self.shape, self._input_norm()
         if KEY_VALUE in self.forms:
@@ -88,7 +92,9 @@ class PrefillLayerEmitter:
             emitter.node("Split", [both], "attn", outputs=[key, value], axis=-1, num_outputs=2)
         else:
             key, value = (self._product(values, name, f"attn/{name}_proj") for name in (KEY, VALUE))
-        key = self._turned(key, "attn/k_rotary")
+        key = self._normed_heads(key, layout.KEY_NORM, shape.kv_heads)
+        if self.turned:
+            key = self._turned(key, "attn/k_rotary")
         for x, name in ((key, layout.PRESENT_KEY), (value, layout.PRESENT_VALUE)):
             emitter.output(name, FLOAT, [1, shape.kv_heads, SEQUENCE, shape.head_dim])
             heads = emitter.const([0, 0, shape.kv_heads, shape.head_dim])
@@ -121,10 +127,12 @@ class PrefillLayerEmitter:
             query, key, value = self._product(values, PACKED, "attn/qkv_proj"), "", ""
         else:
             query, key, value = (self._product(values, name, f"attn/{name}_proj") for name in (QUERY, KEY, VALUE))
-        tables = self._tables()
-        if not shape.rotary_in_attention:
+        query = self._normed_heads(query, layout.QUERY_NORM, shape.heads)
+        key = self._normed_heads(key, layout.KEY_NORM, shape.kv_heads)
+        inside = self.turned and shape.rotary_in_attention
+        if self.turned and not inside:
             query, key = self._turned(query, "attn/q_rotary"), self._turned(key, "attn/k_rotary")
-            tables = ["", ""]
+        tables = self._tables() if inside else ["", ""]
         cache: list[Dim] = [1, shape.kv_heads, CAPACITY, shape.head_dim]
         for past, present in ((layout.PAST_KEY, layout.PRESENT_KEY), (layout.PAST_VALUE, layout.PRESENT_VALUE)):
             emitter.input(past, FLOAT, cache)
@@ -138,9 +146,16 @@ class PrefillLayerEmitter:
             outputs=[attended, layout.PRESENT_KEY, layout.PRESENT_VALUE],
             num_heads=shape.heads,
             kv_num_heads=shape.kv_heads,
-            do_rotary=int(shape.rotary_in_attention),
+            do_rotary=int(inside),
         )
         return attended
+
+    def _normed_heads(self, x: str, name: str, heads: int) -> str:
+        """Queries or keys through the norm of their heads, where the model has one."""
+        if not self.shape.qk_norm:
+            return x
+        scale = self.emitter.input(name, FLOAT, [self.shape.head_dim])
+        return emit_head_norm(self.emitter, x, scale, name.rpartition(".")[0].replace(".", "/"), heads, self.shape)
 
     def _tables(self) -> list[str]:
         return [

@@ -20,7 +20,7 @@ class RotaryTables(NamedTuple):
 def rotary_tables(config: PretrainedConfig, positions: int) -> RotaryTables:
     """The tables of a language model, rotary scaling (linear, llama3, yarn) included.
 
-    Source: transformers' LlamaRotaryEmbedding, which Mistral and Qwen2 share.
+    Source: transformers' LlamaRotaryEmbedding, which Mistral, Qwen2, Qwen3 and SmolLM3 share.
     """
     import torch
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding

@@ -61,7 +61,7 @@ def _prefill_bytes(weights: CheckpointWeights, shape: DecoderShape) -> int:
     The last layer's keys and values are there again where they were cut from one product with the queries; of an INT8
     weight with its values.
     """
-    total = (2 * shape.layers - 1) * shape.hidden * FLOAT_BYTES
+    total = (2 * shape.layers - 1) * (shape.hidden + (shape.head_dim if shape.qk_norm else 0)) * FLOAT_BYTES
     parts = {
         "self_attn.q_proj": (shape.query_rows, shape.hidden, shape.qkv_bias),
         "self_attn.k_proj": (shape.kv_rows, shape.hidden, shape.qkv_bias),
@@ -76,7 +76,7 @@ def _prefill_bytes(weights: CheckpointWeights, shape: DecoderShape) -> int:
             scheme = weights.scheme(f"{LAYERS}{layer}.{part}")
             own = rows * (FLOAT_BYTES * (1 + bias) + (columns // scheme.group_size if scheme.group_size else 0))
             total += own
-            if layer == shape.layers - 1 and shape.rotary_in_attention and part.endswith(("k_proj", "v_proj")):
+            if layer == shape.layers - 1 and shape.packs_qkv and part.endswith(("k_proj", "v_proj")):
                 total += own + (0 if scheme.group_size else rows * columns)
     return total
 

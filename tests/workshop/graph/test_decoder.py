@@ -17,6 +17,10 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from stages.artifacts.errors import ModelError, ProblemsError
@@ -54,6 +58,15 @@ def qwen2(**changes: Any) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(Qwen2Config(**{**SIZES, **changes}))
 
 
+def qwen3(**changes: Any) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(Qwen3Config(**{**SIZES, "head_dim": 16, **changes}))
+
+
+def smollm3(**changes: Any) -> SmolLM3ForCausalLM:
+    special = {"no_rope_layer_interval": 2, "pad_token_id": 0}
+    return SmolLM3ForCausalLM(SmolLM3Config(**{**SIZES, **special, **changes}))
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "grouped heads": llama,
     "one head each, tied": lambda: llama(num_key_value_heads=4, tie_word_embeddings=True),
@@ -63,6 +76,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "biases everywhere": lambda: llama(attention_bias=True, mlp_bias=True),
     "qwen2": qwen2,
     "qwen2, head size 8": lambda: qwen2(num_attention_heads=8),
+    "qwen3": qwen3,
+    "qwen3, head size 24, tied": lambda: qwen3(head_dim=24, tie_word_embeddings=True),
+    "smollm3: the second layer knows no positions": smollm3,
+    "smollm3, head size 8": lambda: smollm3(num_attention_heads=8),
     "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None)),
     "theta": lambda: llama(rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
     "linear scaling": lambda: llama(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}),
@@ -95,20 +112,21 @@ def test_pieces_and_steps_equal_one_forward_in_torch(kind: str, form: str, kv: s
     assert_same(decoder.bound(48).feed_in(embeds, lengths), expected, TOLERANCE[kv])
 
 
+@pytest.mark.parametrize("kv", ["int8", "int8 by channel"])
 @pytest.mark.parametrize("kind", ["grouped heads", "head size 8: rotary outside", "qwen2"])
-def test_the_int8_cache_holds_the_contracts_integers(kind: str, export_decoder: Any) -> None:
+def test_the_int8_cache_holds_the_contracts_integers(kind: str, kv: str, export_decoder: Any) -> None:
     torch.manual_seed(0)
-    decoder = export_decoder(MODELS[kind](), "float", "int8")
+    decoder = export_decoder(MODELS[kind](), "float", kv)
     embeds, bound = decoder.embeds(40), decoder.bound(40)
     bound.feed_in(embeds, [39, 1])
     cache = Int8KVCache(decoder.kv_scales)
     with torch.no_grad():
         decoder.model(inputs_embeds=torch.from_numpy(embeds), past_key_values=cache, use_cache=True)
     for layer, kept in enumerate(cache.layers):
-        pairs = ((names.past_key(layer), kept.keys, decoder.kv_scales.keys[layer]),)
-        pairs += ((names.past_value(layer), kept.values, decoder.kv_scales.values[layer]),)
+        key_scale, value_scale = decoder.kv_scales.arrays(layer, kept.keys.shape[1])
+        pairs = ((names.past_key(layer), kept.keys, key_scale), (names.past_value(layer), kept.values, value_scale))
         for name, tensor, scale in pairs:
-            integers = np.rint(tensor.numpy() / np.float32(scale))
+            integers = np.rint(tensor.numpy() / scale)
             difference = np.abs(bound.cache[name] - integers)
             # A value within a rounding error of the middle between two integers may go either way.
             assert difference.max() <= 1
@@ -175,7 +193,9 @@ def test_an_unknown_architecture_names_the_known_ones() -> None:
     with pytest.raises(ModelError) as caught:
         decoder_shape(GPT2Config())
     assert "'gpt2'" in caught.value.what
-    assert "llama, mistral, qwen2" in caught.value.fix
+    assert "llama, mistral, qwen2, qwen3, smollm3" in caught.value.fix
+    assert "without pictures" in caught.value.fix
+    assert "onnxruntime_genai.models.builder" in caught.value.fix
 
 
 def test_a_sliding_window_is_refused_and_all_problems_come_together() -> None:

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 from stages.artifacts.errors import ModelError
 from stages.device.contract import activations, int4_blocks, int8_channels, int8_kv, names
@@ -39,6 +49,10 @@ KINDS: dict[str, Callable[[], nn.Module]] = {
     ),
     "head size 8: rotary outside": lambda: LlamaForCausalLM(
         LlamaConfig(**SMALL, num_attention_heads=8, num_key_value_heads=4, attention_bias=True, mlp_bias=True)
+    ),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SMALL, num_attention_heads=4, num_key_value_heads=2, head_dim=16)),
+    "smollm3: the last layer knows no positions": lambda: SmolLM3ForCausalLM(
+        SmolLM3Config(**SMALL, num_attention_heads=4, num_key_value_heads=2, no_rope_layers=[1, 0, 0], pad_token_id=0)
     ),
 }
 # Precision of each Linear's inputs by the end of its name.
@@ -105,9 +119,10 @@ class Case:
             past += piece
         found = []
         for layer in range(self.spec.num_layers):
-            for stored, scale in ((cache.keys(layer), "keys"), (cache.values(layer), "values")):
+            scales = (None, None) if self.scales is None else self.scales.arrays(layer, self.spec.num_key_value_heads)
+            for stored, scale in zip((cache.keys(layer), cache.values(layer)), scales, strict=True):
                 held = stored[0, :, :past]
-                wide = held if self.scales is None else int8_kv.dequantize(held, getattr(self.scales, scale)[layer])
+                wide = held if scale is None else int8_kv.dequantize(held, scale)
                 found.append(wide.copy())
         return found
 
@@ -119,11 +134,14 @@ def make(tmp_path: Path, lively_model: Any) -> Callable[..., Case]:
         shape = decoder_shape(model.config)
         weights = RoundedWeights(model, form, POLICIES[policy])
         scales = KvScales.of((0.03, 0.04, 0.05), (0.03,) * 3) if kv == "int8" else None
+        if kv == "int8 by channel":
+            rows = np.random.default_rng(0).uniform(0.02, 0.05, (6, shape.kv_heads * shape.head_dim)).tolist()
+            scales = KvScales.of([tuple(row) for row in rows[:3]], [tuple(row) for row in rows[3:]])
         activation = write(tmp_path, weights, shape, model.config, scales)
         write_prefill(tmp_path, shape, rotary_tables(model.config, 128), activation)
         if scales is not None:
             scales.write(tmp_path)
-        return Case(tmp_path, model, spec_of(shape, kv), scales)
+        return Case(tmp_path, model, spec_of(shape, kv.removesuffix(" by channel")), scales)
 
     return build
 
@@ -204,12 +222,13 @@ def test_chunks_change_nothing(policy: str, kv: str, make: Any) -> None:
             assert (np.abs(one - other) > 1e-4 * np.abs(other).max()).mean() < allowed
 
 
-def test_an_int8_cache_holds_what_the_contract_rounds(make: Any) -> None:
-    case = make(kv="int8")
+@pytest.mark.parametrize("kv", ["int8", "int8 by channel"])
+def test_an_int8_cache_holds_what_the_contract_rounds(make: Any, kv: str) -> None:
+    case = make(kv=kv)
     floats = torch_cache(case, POLICIES["a16"])
     found = case.cache_after([LENGTH], chunk=16)
     for index, (one, other) in enumerate(zip(found, floats, strict=True)):
-        scale = (case.scales.keys if index % 2 == 0 else case.scales.values)[index // 2]
+        scale = case.scales.arrays(index // 2, case.spec.num_key_value_heads)[index % 2]
         rounded = int8_kv.dequantize(int8_kv.quantize(other, scale), scale)
         assert (np.abs(one - rounded) > scale / 2).mean() < 3e-3
 
