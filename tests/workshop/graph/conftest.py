@@ -175,6 +175,11 @@ def export_decoder(tmp_path: Path) -> Callable[..., ExportedDecoder]:
         scales = None
         if kv == "int8":
             scales = KvScales.of(tuple(0.02 + 0.01 * n for n in range(layers)), (0.03,) * layers)
+        if kv == "int8 by channel":
+            shape = decoder_shape(config)
+            rng = np.random.default_rng(0)
+            keys, values = rng.uniform(0.02, 0.05, (2, layers, shape.kv_heads * shape.head_dim)).tolist()
+            scales = KvScales.of([tuple(layer) for layer in keys], [tuple(layer) for layer in values])
         options = DecoderOptions(rotary_tables(config, 512), scales)
         with GraphEmitter(tmp_path, names.DECODER_FILE, "/model") as emitter:
             assert list(DecoderEmitter(emitter, weights, decoder_shape(config), options).emit()) == list(
