@@ -1,79 +1,285 @@
-"""Top-1 agreement: how often two exported models, given the same text, would say the same next token.
+"""How far two models part on the same text: next tokens, probabilities, and whether the answer would be right.
 
-    bluelm export build/int4-mix --out mix
-    bluelm export build/int4-mix --out exact --activations float
-    python -c 'from stages.evaluate.agreement import agreement; …; print(agreement(mix, exact, windows).share)'
+Both are given the right answers (teacher forcing): at each place a model says how likely every next token is, knowing
+all before it. So one reading of a question gives all figures, and nothing has to be generated:
 
-What rounding activations costs in tokens, apart from what rounding weights costs: both models have the same weights.
-Text is read as the device reads it, in spans: a span of one token goes through the decoder graph, a long one through
-compact prefill, and the token that would follow each span is compared.
+    top-1 agreement   how often both have the same most likely token
+    KL                mean of Σ p · (log p − log q) over places, in nats; p is the first model's
+    perplexity        exp of the mean −log of what stands there, of each model
+    exact match       whether a model's most likely tokens are the answer's, all of them and the one that ends it: what it
+                      would answer greedily, equal token by token
+
+What the assistant says counts apart from the other text of the prompts, of which models know most by heart.
+Intervals are 95 % by bootstrap over questions, since the tokens of one answer are not independent.
+
+Shapes: P places, V vocabulary, Q questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stages.device.contract.device_config import read_device_config
-from stages.device.runtime.context import TokenPrompt
-from stages.device.runtime.language import LanguageModel, load_language
-from stages.evaluate.metrics import Interval, wilson
+from stages.evaluate.metrics import Interval
+from stages.evaluate.questions import Question
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+Floats = NDArray[np.float64]
+
+
+class Reading(Protocol):
+    """One question read with its answer in place.
+
+    Attributes:
+        tokens: what stands at the places [P].
+        is_answer: which of them the assistant said [P], its closing token included.
+        logits: what the model expected there [P, V], float32.
+    """
+
+    @property
+    def tokens(self) -> NDArray[np.int64]: ...
+    @property
+    def is_answer(self) -> NDArray[np.bool_]: ...
+    @property
+    def logits(self) -> NDArray[np.float32]: ...
+
+
+class Reader(Protocol):
+    """A model that reads questions with their answers, in the same order."""
+
+    def __call__(self, questions: Sequence[Question]) -> Iterator[Reading]: ...
+
+
+@dataclass(frozen=True)
+class StoredReading:
+    """A reading out of a `ReadingStore`."""
+
+    tokens: NDArray[np.int64]
+    is_answer: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+
+
+class ReadingStore:
+    """Readings of one model on disk, so that the next model finds the memory free."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._places: list[tuple[NDArray[np.int64], NDArray[np.bool_], int]] = []
+        self._width = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def keep(self, readings: Iterable[Reading]) -> Iterator[int]:
+        """Writes readings, telling after each how many are there."""
+        with self._file.open("wb") as file:
+            for reading in readings:
+                self._width = reading.logits.shape[1]
+                self._places.append((reading.tokens, reading.is_answer, file.tell()))
+                file.write(np.ascontiguousarray(reading.logits, np.float32).tobytes())
+                yield len(self._places)
+
+    def __getitem__(self, index: int) -> StoredReading:
+        tokens, is_answer, start = self._places[index]
+        count = len(tokens) * self._width
+        logits = np.fromfile(self._file, np.float32, count, offset=start).reshape(len(tokens), self._width)
+        return StoredReading(tokens, is_answer, logits)
+
+
+class Tally(NamedTuple):
+    """Places of one question: how many, how many had the same top token, and the summed KL and −log of both models."""
+
+    tokens: int
+    same: int
+    kl: float
+    first_nats: float
+    second_nats: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One question through both models; `text` is all places, and None where a model reads answers alone."""
+
+    question: Question
+    answer: Tally
+    text: Tally | None
+    first_right: bool
+    second_right: bool
+
+
+def compare(questions: Sequence[Question], store: ReadingStore, second: Iterable[Reading]) -> Iterator[Compared]:
+    """Holds a second model's readings against the first one's.
+
+    Raises:
+        ValueError: the two read different tokens (models with different tokenizers), or another number of questions.
+    """
+    for index, (question, other) in enumerate(zip(questions, second, strict=True)):
+        one = store[index]
+        first, there = _common(one, other)
+        if not np.array_equal(first.tokens, there.tokens):
+            raise ValueError(f"the models read {question.name} as different tokens")
+        yield _compared(question, first, there, whole=not one.is_answer.all() and not other.is_answer.all())
+
+
+def _common(first: Reading, second: Reading) -> tuple[Reading, Reading]:
+    """Both at the same places: where one has answers alone, so has the other."""
+    if first.is_answer.all() == second.is_answer.all():
+        return first, second
+    return _answers_of(first), _answers_of(second)
+
+
+def _answers_of(reading: Reading) -> Reading:
+    chosen = reading.is_answer
+    return StoredReading(reading.tokens[chosen], reading.is_answer[chosen], reading.logits[chosen])
+
+
+def _compared(question: Question, first: Reading, second: Reading, *, whole: bool) -> Compared:
+    tokens, answer = first.tokens, first.is_answer
+    log_p, log_q = log_softmax(first.logits), log_softmax(second.logits)  # [P, V]
+    tops = log_p.argmax(axis=1), log_q.argmax(axis=1)
+    with np.errstate(invalid="ignore"):
+        # A token that neither model may say has −∞ in both and takes no part.
+        terms = np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * (log_p - log_q))
+    kl = terms.sum(axis=1)  # [P]
+    at = np.arange(len(tokens)), tokens
+    nats = -log_p[at], -log_q[at]
+
+    def tally(chosen: NDArray[np.bool_]) -> Tally:
+        same = int((tops[0] == tops[1])[chosen].sum())
+        sums = [float(part[chosen].sum()) for part in (kl, *nats)]
+        return Tally(int(chosen.sum()), same, *sums)
+
+    right = [bool((top == tokens)[answer].all()) for top in tops]
+    everywhere = tally(np.ones_like(answer)) if whole else None
+    return Compared(question, tally(answer), everywhere, right[0], right[1])
+
+
+def log_softmax(logits: NDArray[np.float32]) -> Floats:
+    """Logarithms of the probabilities [P, V], in float64."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return wide
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with its 95 % interval."""
+
+    value: float
+    interval: Interval
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"value": self.value, "interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Figures over some of the places: their number, agreement, KL, and perplexity of both models."""
+
+    tokens: int
+    top1_agreement: Figure
+    kl: Figure
+    first_perplexity: float
+    second_perplexity: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "tokens": self.tokens,
+            "top1_agreement": self.top1_agreement.as_dict(),
+            "kl": self.kl.as_dict(),
+            "perplexity": {"first": self.first_perplexity, "second": self.second_perplexity},
+        }
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Compared places, and how many of them had the same most likely token."""
+    """Two models on the same questions.
 
-    places: int
-    same: int
+    Attributes:
+        answers: over what the assistant says.
+        text: over all text, None where a model read answers alone.
+        questions: how many.
+        first_exact, second_exact: share of the questions that each answers exactly.
+        exact_difference: second minus first, paired.
+        lost, won: questions that only the first, and only the second, answers exactly.
+    """
 
-    @property
-    def share(self) -> float:
-        """Share of the places."""
-        return self.same / self.places
+    answers: Scope
+    text: Scope | None
+    questions: int
+    first_exact: float
+    second_exact: float
+    exact_difference: Figure
+    lost: int
+    won: int
 
-    @property
-    def interval(self) -> Interval:
-        """Wilson's, 95 %."""
-        return wilson(self.same, self.places)
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "answers": self.answers.as_dict(),
+            "text": None if self.text is None else self.text.as_dict(),
+            "exact_match": {
+                "questions": self.questions,
+                "first": self.first_exact,
+                "second": self.second_exact,
+                "difference": self.exact_difference.as_dict(),
+                "lost": self.lost,
+                "won": self.won,
+            },
+        }
 
 
-def agreement(
-    first: Path,
-    second: Path,
-    windows: Sequence[Sequence[int]],
-    *,
-    span: int = 1,
-    threads: int | None = None,
-) -> Agreement:
-    """Reads every window with both models.
-
-    Args:
-        first, second: exported models with the same tokenizer.
-        windows: token ids, each window a context of its own; without image tokens.
-        span: tokens that are read between two comparisons.
-        threads: None takes every core.
+def summarize(compared: Sequence[Compared], seed: int = 0) -> Agreement:
+    """All questions together.
 
     Raises:
-        ModelError: a model cannot be opened.
-        UsageError: a window is longer than a model's context.
-        ValueError: no window has as many tokens as a span.
+        ValueError: there is none, or none with an answer.
     """
-    tokens = [list(top_tokens(model, windows, span, threads)) for model in (first, second)]
-    if not tokens[0]:
-        raise ValueError(f"no window has {span} tokens")
-    same = sum(one == other for one, other in zip(*tokens, strict=True))
-    return Agreement(len(tokens[0]), same)
+    if not compared or not any(row.answer.tokens for row in compared):
+        raise ValueError("nothing was compared")
+    rng = np.random.default_rng(seed)
+    # The same draws for every figure: [draws, Q], how often each question is in a draw.
+    draws = rng.multinomial(len(compared), np.full(len(compared), 1 / len(compared)), size=RESAMPLES)
+    first = np.array([row.first_right for row in compared], np.float64)
+    second = np.array([row.second_right for row in compared], np.float64)
+    whole = [row.text for row in compared if row.text is not None]
+    ones = np.ones(len(compared))
+    return Agreement(
+        answers=_scope([row.answer for row in compared], draws),
+        text=_scope(whole, draws) if len(whole) == len(compared) else None,
+        questions=len(compared),
+        first_exact=float(first.mean()),
+        second_exact=float(second.mean()),
+        exact_difference=_ratio(second - first, ones, draws),
+        lost=int((first > second).sum()),
+        won=int((second > first).sum()),
+    )
 
 
-def top_tokens(folder: Path, windows: Sequence[Sequence[int]], span: int, threads: int | None = None) -> Iterator[int]:
-    """The most likely token behind each span of each window."""
-    model: LanguageModel = load_language(folder, read_device_config(folder), threads=threads)
-    for window in windows:
-        model.context.keep(0)
-        for end in range(span, len(window) + 1, span):
-            logits = model.context.read(TokenPrompt(window[:end], image_token_id=-1)).logits
-            yield int(np.argmax(logits))
+def _scope(tallies: Sequence[Tally], draws: NDArray[np.int64]) -> Scope:
+    tokens, same, kl, first, second = (np.array(column, np.float64) for column in zip(*tallies, strict=True))
+    return Scope(
+        tokens=int(tokens.sum()),
+        top1_agreement=_ratio(same, tokens, draws),
+        kl=_ratio(kl, tokens, draws),
+        first_perplexity=float(np.exp(first.sum() / tokens.sum())),
+        second_perplexity=float(np.exp(second.sum() / tokens.sum())),
+    )
+
+
+def _ratio(above: Floats, below: Floats, draws: NDArray[np.int64]) -> Figure:
+    """Σ above / Σ below with its bootstrap interval over questions (percentile method)."""
+    weights = draws.astype(np.float64)
+    totals = weights @ below
+    ratios = (weights @ above)[totals > 0] / totals[totals > 0]
+    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Figure(float(above.sum() / below.sum()), Interval(float(low), float(high)))
