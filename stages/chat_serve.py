@@ -22,6 +22,7 @@ from stages.device.runtime.engine import Engine
 from stages.device.runtime.pictures import StoredFeatures
 from stages.device.serve.access import Access, hosts_of, is_loopback
 from stages.device.serve.limits import MB, ServeLimits
+from stages.device.serve.metrics import JOB_ENDS
 from stages.device.serve.listening import Address, HttpServer, listen, parse_address
 from stages.device.serve.picture_files import PictureFolder
 from stages.device.serve.picture_sources import PictureSources
@@ -56,6 +57,7 @@ class ServeResult:
 
     url: str
     answered: int
+    encoded: int
     cancelled: int
     failed: int
     refused: int
@@ -112,7 +114,7 @@ def run(
             yield Notice("Anyone who reaches this machine can ask: --api-key-env NAME sets a key.", "warning")
         server.run()
         metrics = service.metrics
-        ends = {end: int(metrics.jobs.value(end)) for end in ("answered", "cancelled", "failed")}
+        ends = {end: int(metrics.jobs.value(end)) for end in JOB_ENDS}
         yield Finished(ServeResult(server.address.url, **ends, refused=int(metrics.refused.value())))
 
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stages.device.serve.api_errors import ApiError
 from stages.device.serve.metrics import ServerMetrics
+from stages.device.serve.page_files import FOLDER
 from stages.device.serve.replies import error_reply
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -44,7 +45,8 @@ class Access:
                 "--set 'hosts=[NAME]'."
             )
             raise ApiError(403, message, "host_not_allowed")
-        if self._key is not None and request.url.path not in _OPEN:
+        path = request.url.path
+        if self._key is not None and path not in _OPEN and not path.startswith(FOLDER):
             self._check_key(request.headers.get("authorization", ""))
 
     def _check_key(self, header: str) -> None:

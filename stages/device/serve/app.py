@@ -1,4 +1,4 @@
-"""The routes: chat completions, models, health, metrics."""
+"""The routes: chat completions, pictures ahead of them, models, health, metrics, and the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
@@ -18,7 +18,10 @@ from stages.device.runtime.generator import Token
 from stages.device.serve.access import Gate
 from stages.device.serve.api_errors import ApiError, our_fault, stopping
 from stages.device.serve.job import Failed, JobEvent, JobEvents
-from stages.device.serve.replies import CompletionReply, error_reply, event
+from stages.device.serve.page_files import FOLDER, PageFiles
+from stages.device.serve.picture_endpoint import PATH as PICTURES_PATH
+from stages.device.serve.picture_endpoint import PictureEndpoint
+from stages.device.serve.replies import CompletionReply, error_reply, event, streamed
 from stages.device.serve.service import Service, dropped_when_client_leaves, no_such_model
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -32,6 +35,7 @@ def make_app(service: Service) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
     app.router.routes.append(Route("/v1/chat/completions", ChatEndpoint(service), methods=["POST"]))
+    app.router.routes.append(Route(PICTURES_PATH, PictureEndpoint(service), methods=["POST"]))
     started = int(time.time())
 
     def about_model() -> dict[str, Any]:
@@ -58,9 +62,17 @@ def make_app(service: Service) -> ASGIApp:
         text = service.metrics.text(service.worker.queued, service.worker.running)
         return Response(text, media_type=_METRICS_TYPE)
 
+    files = PageFiles()
+
     @app.get("/")
-    async def root() -> PlainTextResponse:
-        return PlainTextResponse(f"{service.model.name}: an OpenAI-compatible API at /v1.\n")
+    async def page(request: Request) -> Response:
+        return files.reply("index.html", request)
+
+    @app.get(FOLDER + "{name}")
+    async def page_file(name: str, request: Request) -> Response:
+        if name not in files:
+            raise HTTPException(404)
+        return files.reply(name, request)
 
     return Gate(app, service.access, service.metrics)
 
@@ -83,6 +95,7 @@ class ChatEndpoint:
             except ClientDisconnect:
                 return
             async with dropped_when_client_leaves(request, self._service.worker, job):
+                assert job.request is not None
                 response = await self._response(job.request.stream, job.request.include_usage, events)
                 await response(scope, receive, send)
 
@@ -91,8 +104,7 @@ class ChatEndpoint:
         reply = CompletionReply(model.name, model.fingerprint, include_usage)
         first = await events.next()
         if stream and isinstance(first, Token | Answer):
-            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            return StreamingResponse(_stream(reply, first, events), media_type="text/event-stream", headers=headers)
+            return streamed(_stream(reply, first, events))
         while isinstance(first, Token):
             first = await events.next()
         if isinstance(first, Answer):

@@ -95,14 +95,20 @@ class Body:
                     seen += len(await self.piece())
 
 
-async def read_body(request: Request, limits: ServeLimits, share: Share) -> bytes:
+async def read_body(request: Request, limits: ServeLimits, share: Share, most_mb: float | None = None) -> bytes:
     """The body.
+
+    Args:
+        request: whose.
+        limits: its size, and the time it may take.
+        share: its part of the memory.
+        most_mb: another bound of its size.
 
     Raises:
         ApiError: too large (413), too slow (408), or no memory for it (429).
         ClientDisconnect: the client left.
     """
-    limit = int(limits.body_mb * MB)
+    limit = int((limits.body_mb if most_mb is None else most_mb) * MB)
     body, pieces = Body(request), []
     try:
         async with asyncio.timeout(limits.body_s):

@@ -19,6 +19,10 @@ class QueueFullError(Exception):
     """There is no place."""
 
 
+class ClientFullError(QueueFullError):
+    """There is no place for this client: others may still come."""
+
+
 class QueueClosedError(Exception):
     """Nothing is taken any more."""
 
@@ -31,10 +35,11 @@ class FairQueue(Generic[Item]):
 
     Args:
         size: how many may wait.
+        each: how many of one client's; None for all places.
     """
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, each: int | None = None) -> None:
+        self.size, self.each = size, size if each is None else each
         # Clients in the order of their turns, each with what waits; none is empty.
         self._waiting: OrderedDict[str, deque[Item]] = OrderedDict()
         self._changed = threading.Condition()
@@ -48,7 +53,7 @@ class FairQueue(Generic[Item]):
         """Adds a job.
 
         Raises:
-            QueueFullError: there is no place.
+            QueueFullError: there is no place, or (ClientFullError) none for this client.
             QueueClosedError: the queue was closed.
         """
         with self._changed:
@@ -56,6 +61,8 @@ class FairQueue(Generic[Item]):
                 raise QueueClosedError
             if self._count() >= self.size:
                 raise QueueFullError
+            if len(self._waiting.get(item.client, ())) >= self.each:
+                raise ClientFullError
             self._waiting.setdefault(item.client, deque()).append(item)
             self._changed.notify()
 

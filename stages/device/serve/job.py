@@ -1,7 +1,7 @@
 """A request on its way through the queue and the engine, and what it tells its waiting client.
 
-A job is taken by the engine's thread; its client waits in the event loop. Each accepted job ends exactly once, as
-answered, failed or cancelled.
+A job is a question, or pictures to encode ahead of one. It is taken by the engine's thread; its client waits in the
+event loop. Each accepted job ends exactly once, as answered, encoded, failed or cancelled.
 """
 
 from __future__ import annotations
@@ -20,6 +20,22 @@ from stages.device.serve.picture_sources import RequestPicture
 
 
 @dataclass(frozen=True)
+class TilesDone:
+    """So many tiles of the picture that is being encoded are done."""
+
+    done: int
+    tiles: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The features of the job's pictures are there, after so many seconds of work; `reused`: they all were before."""
+
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True)
 class Failed:
     """The job was not answered."""
 
@@ -31,7 +47,8 @@ class Cancelled:
     """The job was cancelled: nobody waits for it, or the server ends."""
 
 
-JobEvent = Token | Answer | Failed | Cancelled
+JobEnd = Answer | Encoded | Failed | Cancelled
+JobEvent = Token | TilesDone | JobEnd
 
 
 class Job:
@@ -39,7 +56,7 @@ class Job:
 
     Args:
         client: whom it is from, for fairness.
-        request: what is asked.
+        request: what is asked; None where pictures are only to be encoded.
         pictures: its pictures.
         tell: takes events; called in the engine's thread, or by who cancels.
     """
@@ -47,7 +64,7 @@ class Job:
     def __init__(
         self,
         client: str,
-        request: ChatRequest,
+        request: ChatRequest | None,
         pictures: tuple[RequestPicture, ...] = (),
         tell: Callable[[JobEvent], None] = lambda _: None,
     ) -> None:

@@ -9,6 +9,7 @@ import psutil
 from stages.device.runtime.engine import Answer
 from stages.device.serve.prometheus import Counter, Histogram, gauge
 
+JOB_ENDS = ("answered", "encoded", "cancelled", "failed")
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _RATES = (1, 2, 5, 10, 15, 20, 25, 30, 40, 60, 80, 100, 200, 500, 1000, 2000)
 
@@ -22,7 +23,7 @@ class ServerMetrics:
             "bluelm_jobs_total",
             "Accepted requests by their end; those without one are queued or running.",
             "end",
-            ["answered", "cancelled", "failed"],
+            JOB_ENDS,
         )
         self.accepted = Counter("bluelm_jobs_accepted_total", "Requests that got a place.")
         self.refused = Counter("bluelm_requests_refused_total", "Requests refused with 429 since there was no place.")

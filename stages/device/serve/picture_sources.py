@@ -62,20 +62,23 @@ class PictureSources:
         Raises:
             ApiError: it cannot be had, is no picture, or is too large.
         """
-        data = self._bytes(reference)
+        return self.checked(self._bytes(reference), reference.place)
+
+    def checked(self, data: bytes, place: str) -> RequestPicture:
+        """A picture whose bytes are there; raises ApiError as `read` does."""
         try:
-            size = read_size_bytes(data, f"The picture at '{reference.place}'")
+            size = read_size_bytes(data, f"The picture at '{place}'")
         except ImageError as error:
-            raise bad_picture(reference.place, error) from error
+            raise bad_picture(place, error) from error
         if size.width * size.height > self._limits.megapixels * 1e6:
             raise ApiError(
                 400,
-                f"The picture at '{reference.place}' has {size.width}×{size.height} pixels; "
+                f"The picture at '{place}' has {size.width}×{size.height} pixels; "
                 f"this server takes {self._limits.megapixels:g} megapixels.",
                 "image_too_large",
-                reference.place,
+                place,
             )
-        return RequestPicture(reference.place, data, hashlib.sha256(data).hexdigest(), size)
+        return RequestPicture(place, data, hashlib.sha256(data).hexdigest(), size)
 
     def _bytes(self, reference: PictureReference) -> bytes:
         place, limit = reference.place, int(self._limits.picture_mb * MB)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from stages.device.runtime.engine import Answer
 from stages.device.serve.api_errors import ApiError
@@ -66,6 +67,12 @@ class CompletionReply:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+
+
+def streamed(events: AsyncIterator[str]) -> StreamingResponse:
+    """Server-sent events as a reply that nothing on the way keeps or holds back."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
 
 def event(payload: dict[str, Any]) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from stages.device.imaging.geometry import Size
-from stages.device.imaging.tiling import plan_tiling
+from stages.device.imaging.tiling import Tiling, plan_tiling
 from stages.device.prompt.messages import Message
-from stages.device.runtime.album import PictureFeatures
+from stages.device.runtime.album import OnTiles, PictureFeatures
 from stages.device.runtime.cache import overflow
 from stages.device.runtime.engine import Answer, AnswerOptions, Engine
 from stages.device.runtime.feature_memory import FeatureMemory
@@ -34,8 +34,16 @@ class ServedModel(Protocol):
     def check(self, messages: Sequence[Message], sizes: Sequence[Size]) -> None:
         """Raises BluelmError where a conversation cannot be asked; called in any thread."""
 
-    def features(self, picture: RequestPicture) -> PictureFeatures:
-        """Encodes a picture; raises ImageError, ModelError, Interrupted."""
+    def tiling(self, size: Size) -> Tiling:
+        """How a picture of this size is cut; called in any thread."""
+
+    def features(self, picture: RequestPicture, on_tiles: OnTiles | None = None) -> PictureFeatures:
+        """Encodes a picture; raises ImageError, ModelError, Interrupted.
+
+        Args:
+            picture: the picture.
+            on_tiles: called with tiles done and tiles in all, unless the features are there already.
+        """
 
     def answer(
         self, messages: Sequence[Message], pictures: Sequence[PictureFeatures], options: AnswerOptions, asked: float
@@ -80,18 +88,22 @@ class EngineModel:
         at_least = max(letters // self._longest_token, len(messages))
         if at_least > limit:
             raise overflow(at_least, limit)
-        tokens = [plan_tiling(size, self.engine.config.tiling).tokens for size in sizes]
+        tokens = [self.tiling(size).tokens for size in sizes]
         encoded = self.engine.prompt.encode(messages, tokens, add_generation_prompt=True)
         if len(encoded.ids) > limit:
             raise overflow(len(encoded.ids), limit)
 
-    def features(self, picture: RequestPicture) -> PictureFeatures:
+    def tiling(self, size: Size) -> Tiling:
+        """See `ServedModel`."""
+        return plan_tiling(size, self.engine.config.tiling)
+
+    def features(self, picture: RequestPicture, on_tiles: OnTiles | None = None) -> PictureFeatures:
         """See `ServedModel`."""
         known = self._cache.get(picture.digest)
         if known is not None:
             return replace(known, path=Path(picture.place), encode_s=0.0, reused=True)
-        made = self._reader.encode(Path(f"The picture at '{picture.place}'"), picture.data, picture.digest)
-        self._cache.put(made)
+        made = self._reader.encode(Path(f"The picture at '{picture.place}'"), picture.data, picture.digest, on_tiles)
+        self._cache.put(replace(made, spans=()))  # what ran when is never asked for, and would not be counted
         return made
 
     def answer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 
 from stages.artifacts.errors import BluelmError
+from stages.device.imaging.tiling import Tiling
 from stages.device.runtime.cache import ContextLengthError
 from stages.device.runtime.engine import AnswerOptions
 from stages.device.serve.access import Access
@@ -29,6 +31,8 @@ from stages.device.serve.worker import Worker
 Made = TypeVar("Made")
 # Threads that read requests, and those that wait for other machines: slow ones must not hold up the rest.
 _READERS, _FETCHERS = 4, 8
+_JSON = re.compile("application/json")
+_PICTURE = re.compile(r"image/[\w.+-]+|application/octet-stream")
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Service:
     stopping: bool = False
 
     def __post_init__(self) -> None:
-        self.worker = Worker(self.model, self.limits.queue, self.metrics)
+        self.worker = Worker(self.model, self.limits, self.metrics)
         self.buffer = Buffer(int(self.limits.buffer_mb * MB))
         self._readers, self._fetchers = CapacityLimiter(_READERS), CapacityLimiter(_FETCHERS)
 
@@ -64,13 +68,26 @@ class Service:
             ApiError: it cannot be answered, or there is no place.
             ClientDisconnect: the client left while it was sending.
         """
-        await self._check_first(request)
+        await self._check_first(request, _JSON)
         chat = await self._read(await read_body(request, self.limits, share))
         pictures = tuple([await self._picture(reference) for reference in chat.pictures])
         await self._thread(lambda: self._check(chat, pictures))
+        return self._submitted(request, chat.client, chat, pictures)
+
+    async def accept_picture(self, request: Request, share: Share) -> tuple[RequestPicture, Tiling, Job, JobEvents]:
+        """Reads a picture that will be asked about, and gives its encoding a place in the queue; raises as `accept`."""
+        await self._check_first(request, _PICTURE)
+        data = await read_body(request, self.limits, share, self.limits.picture_mb)
+        picture = await self._thread(lambda: self.sources.checked(data, "body"))
+        tiling = self.model.tiling(picture.size)
+        return picture, tiling, *self._submitted(request, request.query_params.get("user"), None, (picture,))
+
+    def _submitted(
+        self, request: Request, user: str | None, chat: ChatRequest | None, pictures: tuple[RequestPicture, ...]
+    ) -> tuple[Job, JobEvents]:
         host = request.client.host if request.client is not None else ""
         events = JobEvents()
-        job = Job(f"{host} {chat.client or ''}", chat, pictures, events.put)
+        job = Job(f"{host} {user or ''}", chat, pictures, events.put)
         self.worker.submit(job)
         return job, events
 
@@ -80,14 +97,18 @@ class Service:
             raise no_such_model(chat.model or "")
         return chat
 
-    async def _check_first(self, request: Request) -> None:
-        """What can be refused before the body is read."""
+    async def _check_first(self, request: Request, kinds: re.Pattern[str]) -> None:
+        """What can be refused before the body is read.
+
+        No page of another site can send these types without asking first, see `access`.
+        """
         try:
             if self.stopping:
                 raise stopping()
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                message = f"Unsupported content type: '{kind}'. Send the header 'Content-Type: application/json'."
+            if not kinds.fullmatch(kind):
+                wanted = "application/json" if kinds is _JSON else "image/png' or 'application/octet-stream"
+                message = f"Unsupported content type: '{kind}'. Send the header 'Content-Type: {wanted}'."
                 raise ApiError(415, message, "unsupported_content_type")
             if self.worker.queued >= self.limits.queue:
                 self.metrics.refused.add()

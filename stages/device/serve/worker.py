@@ -1,4 +1,4 @@
-"""The engine's thread: takes one job after the other, encodes its pictures, answers, and tells its client.
+"""The engine's thread: takes one job after the other, encodes its pictures, answers if asked, and tells its client.
 
 A job that is no longer wanted stops at the next run of a graph: a batch of tiles, a chunk of the prompt, a token.
 """
@@ -17,8 +17,10 @@ from stages.device.runtime.engine import Answer
 from stages.device.runtime.interruption import Interrupted, check_interruption, interruptible
 from stages.device.runtime.memory import trim_heap
 from stages.device.serve.api_errors import ApiError, failed, our_fault, queue_full, stopping, too_long
-from stages.device.serve.fair_queue import FairQueue, QueueClosedError, QueueFullError
-from stages.device.serve.job import Cancelled, Failed, Job
+from stages.device.serve.chat_request import ChatRequest
+from stages.device.serve.fair_queue import ClientFullError, FairQueue, QueueClosedError, QueueFullError
+from stages.device.serve.job import Cancelled, Encoded, Failed, Job, JobEnd, TilesDone
+from stages.device.serve.limits import ServeLimits
 from stages.device.serve.metrics import ServerMetrics
 from stages.device.serve.picture_sources import bad_picture
 from stages.device.serve.served_model import ServedModel
@@ -34,13 +36,13 @@ class Worker:
 
     Args:
         model: what answers.
-        places: jobs that may wait.
+        limits: how many jobs may wait.
         metrics: where to count.
     """
 
-    def __init__(self, model: ServedModel, places: int, metrics: ServerMetrics) -> None:
+    def __init__(self, model: ServedModel, limits: ServeLimits, metrics: ServerMetrics) -> None:
         self.model, self.metrics = model, metrics
-        self._queue: FairQueue[Job] = FairQueue(places)
+        self._queue: FairQueue[Job] = FairQueue(limits.queue, limits.client_queue)
         self._running: Job | None = None
         self._job_s = 1.0
         self._stopped = threading.Event()
@@ -68,6 +70,9 @@ class Worker:
         """
         try:
             self._queue.put(job)
+        except ClientFullError:
+            self.metrics.refused.add()
+            raise self._client_full() from None
         except QueueFullError:
             self.metrics.refused.add()
             raise self.full() from None
@@ -77,9 +82,17 @@ class Worker:
 
     def full(self) -> ApiError:
         """The answer where there is no place."""
-        seconds = min(max(round(self._job_s * self.queued), 1), _LONGEST_RETRY)
+        seconds = self._retry_s()
         message = f"The server is busy: {self.queued} requests wait, it takes no more. Try again in {seconds} s."
         return queue_full(message, seconds)
+
+    def _client_full(self) -> ApiError:
+        seconds, each = self._retry_s(), self._queue.each
+        message = f"{each} of your requests wait; this server takes no more of one client. Try again in {seconds} s."
+        return queue_full(message, seconds)
+
+    def _retry_s(self) -> int:
+        return min(max(round(self._job_s * self.queued), 1), _LONGEST_RETRY)
 
     def cancel(self, job: Job) -> None:
         """Drops a job that is no longer wanted, wherever it is; one that has ended stays as it is."""
@@ -105,10 +118,10 @@ class Worker:
         while (job := self._queue.take()) is not None:
             self._running = job
             started = time.perf_counter()
-            event: Answer | Failed | Cancelled
+            event: JobEnd
             try:
                 with interruptible(lambda job=job: job.cancelled or self._stopped.is_set()):  # type: ignore[misc]
-                    event = self._answered(job)
+                    event = self._done(job)
             except Interrupted:
                 event = Cancelled()
             except ApiError as error:
@@ -127,8 +140,8 @@ class Worker:
             if not len(self._queue):
                 trim_heap()  # bodies and pictures of all that came at once
 
-    def _answered(self, job: Job) -> Answer:
-        """Answers a job, telling its tokens as they come.
+    def _done(self, job: Job) -> Answer | Encoded:
+        """Encodes a job's pictures and, where something is asked, answers.
 
         Raises:
             ApiError: its pictures are broken.
@@ -136,12 +149,19 @@ class Worker:
             Interrupted: it is no longer wanted.
         """
         check_interruption()
+        started = time.perf_counter()
         pictures = [self._features(job, index) for index in range(len(job.pictures))]
+        if job.request is None:
+            return Encoded(time.perf_counter() - started, all(picture.reused for picture in pictures))
         if not any(waiting.pictures for waiting in self._queue.items()):
             self.model.rest()
+        return self._answered(job, job.request, pictures)
+
+    def _answered(self, job: Job, request: ChatRequest, pictures: list[PictureFeatures]) -> Answer:
+        """Answers, telling tokens as they come; raises as `_done` does."""
         first = True
         try:
-            events = self.model.answer(job.request.messages, pictures, job.request.options, job.arrived)
+            events = self.model.answer(request.messages, pictures, request.options, job.arrived)
             with closing(events):
                 for event in events:
                     if first:
@@ -158,14 +178,15 @@ class Worker:
 
     def _features(self, job: Job, index: int) -> PictureFeatures:
         picture = job.pictures[index]
+        watch = (lambda done, tiles: job.tell(TilesDone(done, tiles))) if job.request is None else None
         try:
-            made = self.model.features(picture)
+            made = self.model.features(picture, watch)
         except ImageError as error:
             raise bad_picture(picture.place, error) from error
         self.metrics.pictures.add(label="cache" if made.reused else "encoder")
         return made
 
-    def _end(self, job: Job, event: Answer | Failed | Cancelled) -> None:
-        ends = {Answer: "answered", Failed: "failed", Cancelled: "cancelled"}
+    def _end(self, job: Job, event: JobEnd) -> None:
+        ends = {Answer: "answered", Encoded: "encoded", Failed: "failed", Cancelled: "cancelled"}
         self.metrics.jobs.add(label=ends[type(event)])
         job.tell(event)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from stages.artifacts.errors import BluelmError, ImageError
-from stages.device.imaging.geometry import Grid, Size
-from stages.device.runtime.album import PictureFeatures
+from stages.device.imaging.geometry import Size
+from stages.device.imaging.spec import TilingSpec
+from stages.device.imaging.tiling import Tiling, plan_tiling
+from stages.device.runtime.album import OnTiles, PictureFeatures
 from stages.device.runtime.engine import Answer, AnswerOptions
 from stages.device.runtime.generator import Token
 from stages.device.runtime.interruption import check_interruption
@@ -27,6 +29,8 @@ from stages.device.serve.limits import ServeLimits
 from stages.device.serve.listening import Address, HttpServer, listen
 from stages.device.serve.picture_sources import RequestPicture
 from stages.device.serve.service import Service
+
+_TILING = TilingSpec(rule="relaxed", tile_size=24, tokens_per_tile=4, max_cols=3, max_rows=3)
 
 
 @dataclass
@@ -43,6 +47,8 @@ class FakeModel:
     rests: int = 0
     failing: Exception | None = None
     refusing: BluelmError | None = None
+    tile_s: float = 0.0
+    known: dict[str, PictureFeatures] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -51,14 +57,26 @@ class FakeModel:
         if self.refusing is not None:
             raise self.refusing
 
-    def features(self, picture: RequestPicture) -> PictureFeatures:
-        self._wait("encode")
+    def tiling(self, size: Size) -> Tiling:
+        return plan_tiling(size, _TILING)
+
+    def features(self, picture: RequestPicture, on_tiles: OnTiles | None = None) -> PictureFeatures:
+        if picture.digest in self.known:
+            return replace(self.known[picture.digest], reused=True)
         if picture.size == Size(13, 13):
+            self._wait("encode")
             raise ImageError("The pixels are broken.", "They cannot be decoded.", "Get it again.")
-        size = Size(*picture.size)
-        return PictureFeatures(
-            Path(picture.place), picture.digest, size, Grid(1, 1), 1, np.zeros((4, 2), np.float32), 0.1
+        tiling = self.tiling(picture.size)
+        for tile in range(tiling.tiles + 1):
+            self._wait("encode", self.tile_s)
+            if on_tiles is not None:
+                on_tiles(tile, tiling.tiles)
+        features = np.zeros((4, 2), np.float32)
+        made = PictureFeatures(
+            Path(picture.place), picture.digest, tiling.size, tiling.grid, tiling.tiles, features, 0.1
         )
+        self.known[picture.digest] = made
+        return made
 
     def answer(
         self, messages: Sequence[Any], pictures: Sequence[PictureFeatures], options: AnswerOptions, asked: float
