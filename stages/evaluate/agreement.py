@@ -6,8 +6,8 @@ all before it. So one reading of a question gives all figures, and nothing has t
     top-1 agreement   how often both have the same most likely token
     KL                mean of Σ p · (log p − log q) over places, in nats; p is the first model's
     perplexity        exp of the mean −log of what stands there, of each model
-    exact match       whether a model's most likely tokens are the answer's, all of them and the one that ends it: what it
-                      would answer greedily, equal token by token
+    exact match       whether a model's most likely tokens are the answer's, all of them and the one that ends it: it
+                      would answer so greedily
 
 What the assistant says counts apart from the other text of the prompts, of which models know most by heart.
 Intervals are 95 % by bootstrap over questions, since the tokens of one answer are not independent.

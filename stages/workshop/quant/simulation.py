@@ -10,7 +10,7 @@ keys and values as they were before the cache rounds them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +85,7 @@ def simulated_cache(folder: Path, config: BlueLMVConfig) -> Cache:
         ModelError: the scales are missing or do not fit the model.
     """
     _, own = quantization_config.read(read_config(folder), str(folder / CONFIG_FILE))
-    return _new_cache(read_kv_scales(folder, check_layers(config)) if own.kv == "int8" else None)
+    return new_cache(read_kv_scales(folder, check_layers(config)) if own.kv == "int8" else None)
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,11 @@ class DeviceArithmetic:
                 handle.remove()
             for name in self.attentions:
                 del model.get_submodule(name).forward
+
+    def only(self, chosen: Callable[[str], bool]) -> DeviceArithmetic:
+        """The same for some of the modules."""
+        roundings = {name: rounding for name, rounding in self.roundings.items() if chosen(name)}
+        return DeviceArithmetic(roundings, tuple(_int8_attentions(roundings)))
 
     def put_on(self, model: nn.Module) -> list[Any]:
         """A model computes so from now on; returns the handles of the hooks that make it."""
@@ -154,7 +159,8 @@ def _int8_attentions(roundings: Mapping[str, InputRounding]) -> Iterator[str]:
             yield module
 
 
-def _new_cache(scales: KvScales | None) -> Cache:
+def new_cache(scales: KvScales | None) -> Cache:
+    """An empty cache: INT8 with these scales, or plain."""
     return DynamicCache() if scales is None else Int8KVCache(scales)
 
 
@@ -172,7 +178,7 @@ def _use_cache(model: BlueLMVForConditionalGeneration, source: QuantizedFolder) 
     plain = model.generate
 
     def generate(*args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("past_key_values", _new_cache(scales))
+        kwargs.setdefault("past_key_values", new_cache(scales))
         return plain(*args, **kwargs)
 
     model.generate = generate
