@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from bluelm_cli.commands.bench_agreement import agreement
 from bluelm_cli.commands.bench_eval import evaluate
 from bluelm_cli.commands.bench_ops import ops
 from bluelm_cli.commands.bench_run import run
@@ -29,4 +30,5 @@ def group() -> None:
 bench.command("run")(run)
 bench.command("ops")(ops)
 bench.command("eval")(evaluate)
+bench.command("agreement")(agreement)
 bench.command("table")(table)
