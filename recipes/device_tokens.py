@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from stages.artifacts.folder import open_artifact
 from stages.device.runtime.context import PictureSlot, TokenPrompt
 from stages.device.runtime.engine import Engine, EngineOptions
@@ -39,7 +40,7 @@ def main() -> None:
             for number, question in enumerate(options.question):
                 tokens, logits = _ask(engine, features, question, options.tokens)
                 found[f"tokens-{index}-{number}"], found[f"logits-{index}-{number}"] = tokens, logits
-                print(f"{picture.name}: {question} {engine.prompt.decode(tokens.tolist())!r}", flush=True)
+                print(f"{picture.name}: {question} {engine.prompt.decode(tokens.tolist())!r}", flush=True)  # noqa: T201
     finally:
         engine.close()
     np.savez(options.out, **found)

@@ -7,6 +7,8 @@ VISION_FILE = "vision.onnx"
 EMBEDDING_FILE = "embedding.onnx"
 DECODER_FILE = "decoder.onnx"
 GRAPH_FILES = (PATCH_EMBED_FILE, VISION_FILE, EMBEDDING_FILE, DECODER_FILE)
+# Embedding and decoder as one graph over their weight files, for engines that read text only: onnxruntime-genai.
+TEXT_FILE = "text.onnx"
 # What the runtime opens: it reads rows of the embedding table without a graph.
 RUN_FILES = (PATCH_EMBED_FILE, VISION_FILE, DECODER_FILE)
 

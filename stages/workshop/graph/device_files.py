@@ -60,50 +60,41 @@ def device_config(
 
 
 def genai_config(device: DevicePlan) -> dict[str, Any]:
-    """`genai_config.json` of onnxruntime-genai.
+    """`genai_config.json`: onnxruntime-genai opens the folder as a text model, `text.onnx`.
 
-    genai has no model type for a decoder on embeddings with this vision tower, so it cannot run the folder by itself;
-    the file gives its tools the shapes and names under the keys they know.
+    genai has no model type for a decoder on embeddings with this vision tower, so pictures stay ours. To genai every
+    text decoder is a `llama`: the type only says which inputs it feeds.
     """
     decoder, prompt = device.decoder, device.prompt
-    cache = {"past_key_names": "past_key_values.%d.key", "past_value_names": "past_key_values.%d.value"}
-    present = {"present_key_names": "present.%d.key", "present_value_names": "present.%d.value"}
-    session: dict[str, Any] = {"session_options": {"provider_options": []}}
     eos = list(prompt.eos_token_ids)
     return {
         "model": {
-            "type": "bluelm_v",
+            "type": "llama",
             "context_length": decoder.max_context,
             "vocab_size": decoder.vocab_size,
+            # genai demands one; prompts come with theirs.
+            "bos_token_id": eos[0] if eos else 0,
             "eos_token_id": eos,
             "pad_token_id": eos[0] if eos else 0,
-            "image_token_id": prompt.image_token_id,
             "decoder": {
-                **session,
-                "filename": names.DECODER_FILE,
+                "session_options": {"provider_options": []},
+                "filename": names.TEXT_FILE,
                 "head_size": decoder.head_dim,
                 "hidden_size": decoder.hidden_size,
                 "num_attention_heads": decoder.num_attention_heads,
                 "num_hidden_layers": decoder.num_layers,
                 "num_key_value_heads": decoder.num_key_value_heads,
                 "inputs": {
-                    "inputs_embeds": names.INPUTS_EMBEDS,
+                    "input_ids": names.INPUT_IDS,
                     "attention_mask": names.ATTENTION_MASK,
-                    **cache,
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
                 },
-                "outputs": {"logits": names.LOGITS, **present},
-            },
-            "embedding": {
-                **session,
-                "filename": names.EMBEDDING_FILE,
-                "inputs": {"input_ids": names.INPUT_IDS},
-                "outputs": {"inputs_embeds": names.INPUTS_EMBEDS},
-            },
-            "vision": {
-                **session,
-                "filename": names.VISION_FILE,
-                "inputs": {"pixel_values": names.PATCH_EMBEDS},
-                "outputs": {"image_features": names.IMAGE_FEATURES},
+                "outputs": {
+                    "logits": names.LOGITS,
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
             },
         },
         "search": {"max_length": decoder.max_context, "past_present_share_buffer": True, "do_sample": False},

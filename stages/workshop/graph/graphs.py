@@ -26,6 +26,7 @@ from stages.workshop.graph.emitter import Dim, GraphEmitter
 from stages.workshop.graph.patch_embed import emit_patch_embed
 from stages.workshop.graph.prefill import write_prefill
 from stages.workshop.graph.rotary import rotary_tables
+from stages.workshop.graph.text_graph import write_text_graph
 from stages.workshop.graph.vision import VisionEmitter
 from stages.workshop.graph.vision_shape import VisionShape, vision_shape
 from stages.workshop.graph.weight_source import WeightSource, with_activations
@@ -102,7 +103,7 @@ def model_shape(config: BlueLMVConfig, max_context: int) -> ModelShape:
 def write_graphs(
     weights: WeightSource, config: BlueLMVConfig, out: Path, options: GraphOptions
 ) -> Generator[Progress, None, EmbeddingSpec]:
-    """Writes patch_embed, vision, embedding and decoder.onnx with their weights, and what compact prefill needs.
+    """Writes patch_embed, vision, embedding and decoder.onnx with their weights, what compact prefill needs, text.onnx.
 
     Memory stays near the largest weight. The same weights and options give the same bytes.
 
@@ -140,5 +141,6 @@ def write_graphs(
         table = weights.linear(EMBEDDING, shape.decoder.vocab, shape.decoder.hidden, bias=False)
         embedding = emit_embedding(emitter, table, half=options.half_embedding)
         emitter.save()
+    write_text_graph(out)
     yield Progress("writing graphs", total, total, "part")
     return embedding

@@ -98,9 +98,10 @@ def test_the_folder_describes_itself(folder: Path) -> None:
     assert device.decoder.num_layers == 2 == read_kv_scales(folder, 2).layers
     assert device.decoder.max_context == 64 == genai["context_length"]
     assert device.decoder.kv_dtype == "int8"
-    ports = {port.name for port in onnx.load(folder / "decoder.onnx", load_external_data=False).graph.input}
+    graph = onnx.load(folder / genai["decoder"]["filename"], load_external_data=False).graph
+    ports = {port.name for port in graph.input}
     decoder = genai["decoder"]["inputs"]
-    expected = {decoder["inputs_embeds"], decoder["attention_mask"]}
+    expected = {decoder["input_ids"], decoder["attention_mask"]}
     for pattern in (decoder["past_key_names"], decoder["past_value_names"]):
         expected |= {pattern % layer for layer in range(genai["decoder"]["num_hidden_layers"])}
     assert ports == expected
