@@ -23,6 +23,15 @@ Keep = Annotated[
 ]
 POLICY = "With --preset: what quantized products round their inputs to: paper, mix (default), int8, float"
 
+Policies = Annotated[list[str] | None, typer.Option("--policy", help=f"{POLICY} (repeatable).")]
+Model = Annotated[Path | None, typer.Argument(help="An exported model; the demo model when left out.")]
+Runs = Annotated[int | None, typer.Option("--runs", help="Runs that count, 7 by default.")]
+Warmup = Annotated[int | None, typer.Option("--warmup", help="Runs before them that don't, 1 by default.")]
+Ceilings = Annotated[
+    bool | None,
+    typer.Option("--ceilings/--no-ceilings", help="Measure in turns with it what this machine reaches at most."),
+]
+
 
 def show_plan(plan: Mapping[str, Any], as_json: bool) -> None:
     """Prints what a command would do."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bluelm_cli import console
@@ -13,22 +14,42 @@ CEILINGS = {
     "float32_gop_s": "float32 product, GOP/s",
 }
 COLUMNS = (
-    *("test", "policy", "chunk", "batch", "tiles", "tokens", "generated", "KV", "seconds", "ms/tile"),
+    *(
+        "test",
+        "engine",
+        "policy",
+        "threads",
+        "overlap",
+        "chunk",
+        "batch",
+        "tiles",
+        "tokens",
+        "generated",
+        "KV",
+        "seconds",
+        "ms/tile",
+    ),
     *("ms/token", "tok/s", "spread", "GB/s", "GOP/s", "of ceiling"),
 )
 # Operators that take less are left to --json.
 SMALLEST_SHARE = 0.005
 # Columns that one bench has no value for are left out, except these.
 _ALWAYS = ("test", "tokens", "seconds", "tok/s")
+_SHARED = ("engine", "threads", "overlap")
 
 
-def show(summary: Mapping[str, Any]) -> None:
-    """Prints the speeds of a bench."""
+def show(summary: Mapping[str, Any], out: Path | None = None) -> None:
+    """Prints the speeds of a bench, what they say of the paper's findings, and ours beside the paper's."""
     rows = [_row(row) for row in summary["rows"]]
-    kept = [i for i, name in enumerate(COLUMNS) if name in _ALWAYS or any(row[i] is not None for row in rows)]
+    kept = [i for i, name in enumerate(COLUMNS) if name in _ALWAYS or _tells([row[i] for row in rows], name)]
     machine = summary["machine"]
     title = f"{summary['model']}: medians of {summary['settings']['runs']} runs on {machine['cpu']}"
     console.emit_table(title, [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    if summary["paper"]:
+        columns = ["beside the paper", "here", "its phone", "unit", "not the same"]
+        keys = ("quantity", "ours", "paper", "unit", "differs")
+        told = [[row[key] or None for key in keys] for row in summary["paper"]]
+        console.emit_table("the paper's phone: a MediaTek Dimensity 9300 with its NPU", columns, told)
     if summary["ceilings"]:
         rows = [
             [name, summary["ceilings"][key]["median"], summary["ceilings"][key]["best"]]
@@ -40,6 +61,10 @@ def show(summary: Mapping[str, Any]) -> None:
         console.emit_text(f"{test}{f', {policy}' if policy else ''}: {text}")
     stage = "" if summary["peak_stage"] is None else f" ({summary['peak_stage']})"
     console.emit_text(f"peak memory {summary['peak_rss_mb']:,.0f} MB{stage}, {machine['cores']} cores")
+    for finding in summary["findings"]:
+        console.emit_text(finding["sentence"])
+    if out is not None:
+        console.note(f"Figures and tables: {out / 'report.html'}")
 
 
 def show_operators(table: Mapping[str, Any]) -> None:
@@ -59,10 +84,17 @@ def show_operators(table: Mapping[str, Any]) -> None:
     )
 
 
+def _tells(values: Sequence[Any], name: str) -> bool:
+    """Whether a column is worth its place: it has values and, where all rows of a bench share one, several."""
+    found = {value for value in values if value is not None}
+    return len(found) > 1 if name in _SHARED else bool(found)
+
+
 def _row(row: Mapping[str, Any]) -> list[Any]:
     spread = None if row["stddev_ts"] is None else f"± {100 * row['stddev_ts'] / row['avg_ts']:.0f} %"
     return [
-        *(row["test"], row["policy"], row["chunk"], row["tiles_per_batch"], row["tiles"], row["n_prompt"]),
+        *(row["test"], row["engine"], row["policy"], row["threads"], row["pipeline"], row["chunk"]),
+        *(row["tiles_per_batch"], row["tiles"], row["n_prompt"]),
         *(row["n_gen"], row["kv"], row["seconds"], row["ms_per_tile"], row["ms_per_token"], row["tok_s"], spread),
         *(row["gb_s"], row["gop_s"], _percent(row["ceiling_share"])),
     ]

@@ -4,56 +4,38 @@
     bluelm bench --preset bluelm-v-3b --layers 4 --policy mix --policy paper
 
 A preset means random weights of its shape: what a model costs does not depend on what it has learned. Several policies
-are several models, run in turns (A-B-A-B) where memory holds them all. Another process writes them, and one more
-measures the ceilings, so that neither counts as memory of running a model; torch is not imported here.
+are several models, run in turns (A-B-A-B) where memory holds them all.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from stages.artifacts.errors import UsageError
-from stages.artifacts.events import Event, Events, Finished, Notice
-from stages.artifacts.folder import Artifact, ArtifactSpec, create, up_to_date
+from stages.artifacts.events import Event, Events
+from stages.artifacts.folder import Artifact, ArtifactSpec
 from stages.artifacts.manifest import parent_of
-from stages.measure.random_models import PREPACKED, ModelChoice, fit_together, open_models
+from stages.measure.bench_job import Count, JobConfig, Sizes, run_job
 
 if TYPE_CHECKING:
-    from stages.device.runtime.session_cache import SessionCache
-    from stages.measure.device_bench import Measured
-    from stages.measure.random_models import BenchModel
-    from stages.measure.records import Record
-    from stages.measure.summary import BenchSummary
+    from collections.abc import Sequence
+
+    from stages.device.contract.device_config import DeviceConfig
+    from stages.measure.device_cases import Tiles
+    from stages.measure.summary import Bench, BenchSummary
     from stages.measure.workload import Workload
 
-# The one-minute load per core from which other work disturbs a measurement.
-BUSY = 0.5
 
-Count = Annotated[int, Field(ge=1)]
-
-
-def _at_least_one(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    if not sizes:
-        raise ValueError("at least one size is needed")
-    return sizes
-
-
-Sizes = Annotated[tuple[Count, ...], AfterValidator(_at_least_one)]
-
-
-class BenchConfig(ModelChoice):
+class BenchConfig(JobConfig):
     """What a bench runs. The defaults are the paper's: 2048 tokens, 4 tiles a batch (Figs. 7 and 8).
 
     `chunk` is the runtime's own if None. `tiles` are pictures of noise of so many tiles, instead of one in the shape of
-    a phone's screen. `cache` loads large weights prepacked from disk, as chat does; if None, those of exported models
-    only. The fields of `ModelChoice` describe random weights, for when no model is given.
+    a phone's screen.
     """
 
     chunk: Sizes | None = None
@@ -62,10 +44,7 @@ class BenchConfig(ModelChoice):
     prompt_tokens: Sizes = (2048,)
     generate: int = Field(default=64, ge=0)
     runs: Count = 5
-    warmup: int = Field(default=1, ge=0)
-    threads: Count | None = None
     ceilings: bool = True
-    cache: bool | None = None
 
     def workload(self) -> Workload:
         """What the device is to run."""
@@ -165,104 +144,28 @@ def run(
     Raises:
         UsageError, ArtifactError, ModelError, ImageError: see `plan`; or a graph is damaged.
     """
-    from stages.measure.summary import read_summary, write_summary
+    from stages.measure.summary import recorded
 
     plan(config, model, image)  # Finds what is wrong before anything is built or loaded; its notices come again.
     source = config.source(model)
-    if out is None:
-        _, summary = yield from _measure(config, source, image, keep)
-        yield Finished(summary)
-        return
     parents = [] if source is None else [parent_of(source.path)]
     if image is not None:
         parents.append(parent_of(image))
     spec = ArtifactSpec("bench", "bench", config.model_dump(mode="json"), config.seed, tuple(parents))
-    if up_to_date(out, spec, force=force) is not None:
-        yield Notice(f"{out} is up to date")
-        yield Finished(read_summary(out))
-        return
-    with create(out, spec, force=force) as draft:
-        records, summary = yield from _measure(config, source, image, keep)
-        write_summary(draft.path, records, summary)
-    yield Finished(summary)
+    yield from recorded(spec, out, force, lambda: _measure(config, source, image, keep))
 
 
 def _measure(
     config: BenchConfig, source: Artifact | None, image: Path | None, keep: Path | None
-) -> Generator[Event[Any], None, tuple[tuple[Record, ...], BenchSummary]]:
-    from stages.device.runtime.memory import peak_rss_mb
-    from stages.measure.ceilings import ceiling_process, summarise_ceilings
-    from stages.measure.machine import busy_share, usable_cores
-    from stages.measure.summary import summarise
-
-    with ExitStack() as stack:
-        models = yield from open_models(config, source, keep, stack)
-        ceilings = stack.enter_context(ceiling_process(config.threads or usable_cores())) if config.ceilings else None
-        share = busy_share()
-        if share is not None and share > BUSY:
-            yield Notice(
-                f"Other work keeps this machine busy (load {share:.1f} per core): take ratios, not times.", "warning"
-            )
-        together = fit_together(models)
-        if not together:
-            yield Notice(
-                "The models do not fit into memory together and are run one after the other: "
-                "compare them with care, this machine may have changed in between.",
-                "warning",
-            )
-        cache = _cache(config, source, keep, stack)
-        found: list[Measured] = []
-        peaks: list[tuple[str, float]] = []
-        for group in [models] if together else [[model] for model in models]:
-            found.append((yield from _run(config, group, image, ceilings, cache)))
-            peaks.append((found[-1].peak_stage, peak_rss_mb()))
-        records = tuple(record for measured in found for record in measured.records)
-        moments = [moment for measured in found for moment in measured.ceilings]
-        settings = config.model_dump(mode="json")
-        tops = summarise_ceilings(moments) if moments else None
-        return records, summarise(models[0].config.name, records, settings, stage_of_peak(peaks), tops)
-
-
-def stage_of_peak(groups: Sequence[tuple[str, float]]) -> str:
-    """At which stage memory peaked when models ran one after the other.
-
-    Args:
-        groups: at least one; the stage that each saw the peak at, and the process's peak after it. That is never reset,
-            so a group that does not raise it knows nothing of it.
-    """
-    from stages.measure.device_bench import SAME_PEAK
-
-    stage, reached = groups[0]
-    for later, peak in groups[1:]:
-        if reached < (1 - SAME_PEAK) * peak:
-            stage, reached = later, peak
-    return stage
-
-
-def _cache(config: BenchConfig, source: Artifact | None, keep: Path | None, stack: ExitStack) -> SessionCache | None:
-    """Where prepacked weights are kept: an exported model's where chat keeps them, random ones beside these."""
-    from stages.device.runtime.session_cache import SessionCache, user_cache
-
-    if not (source is not None if config.cache is None else config.cache):
-        return None
-    if source is not None:
-        return user_cache()
-    if keep is not None:
-        return SessionCache(keep / PREPACKED)
-    return SessionCache(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bluelm-prepacked-"))))
-
-
-def _run(
-    config: BenchConfig, models: Sequence[BenchModel], image: Path | None, ceilings: Any, cache: SessionCache | None
-) -> Generator[Event[Any], None, Measured]:
-    from stages.measure.device_bench import bench_device
+) -> Generator[Event[Any], None, Bench]:
+    from stages.measure.bench_charts import speed_charts
     from stages.measure.picture_tiles import noise_tiles, tiles_of
+    from stages.measure.summary import Bench, summary_of
 
-    device = models[0].config
-    pictures = [noise_tiles(count, device, config.seed) for count in config.tiles]
-    pictures = pictures or [tiles_of(image, device, config.seed)]
-    for event in bench_device(models, config.workload(), pictures, ceilings, cache):
-        if isinstance(event, Finished):
-            return event.result
-        yield event
-    raise AssertionError("a bench ends with what it found")
+    def pictures(device: DeviceConfig) -> Sequence[Tiles]:
+        noise = [noise_tiles(count, device, config.seed) for count in config.tiles]
+        return noise or [tiles_of(image, device, config.seed)]
+
+    job = yield from run_job(config, config.workload(), source, pictures, keep)
+    summary = summary_of(job, config.model_dump(mode="json"))
+    return Bench(job.records, summary, speed_charts(job.records))

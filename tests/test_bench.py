@@ -18,6 +18,7 @@ from stages.bench import BenchConfig
 from stages.bench_eval import EvalConfig
 from stages.device.runtime.sessions import Graph
 from stages.evaluate.closing_table import closing_table
+from stages.measure.bench_job import stage_of_peak
 from stages.measure.random_models import random_model
 
 QUICK = {"prompt_tokens": (40,), "generate": 3, "runs": 2, "warmup": 1, "threads": 1, "ceilings": False}
@@ -186,8 +187,8 @@ def test_the_prompt_is_bounded_by_the_context(exported: Path) -> None:
 
 
 def test_a_smaller_model_does_not_claim_the_peak_of_the_one_before() -> None:
-    assert bench.stage_of_peak([("encode", 900.0), ("load", 905.0)]) == "encode"
-    assert bench.stage_of_peak([("encode", 900.0), ("text", 1200.0), ("load", 1201.0)]) == "text"
+    assert stage_of_peak([("encode", 900.0), ("load", 905.0)]) == "encode"
+    assert stage_of_peak([("encode", 900.0), ("text", 1200.0), ("load", 1201.0)]) == "text"
 
 
 def test_a_picture_is_measured_in_its_own_tiling(exported: Path, corpus: Path) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import typer
 
 from bluelm_cli.commands.bench_agreement import agreement
+from bluelm_cli.commands.bench_estimate import estimate
 from bluelm_cli.commands.bench_eval import evaluate
+from bluelm_cli.commands.bench_fig5 import fig5
+from bluelm_cli.commands.bench_fig7 import fig7
+from bluelm_cli.commands.bench_fig8 import fig8
 from bluelm_cli.commands.bench_ops import ops
 from bluelm_cli.commands.bench_run import run
 from bluelm_cli.commands.bench_table import table
@@ -28,7 +32,11 @@ def group() -> None:
 
 
 bench.command("run")(run)
+bench.command("fig5")(fig5)
+bench.command("fig7")(fig7)
+bench.command("fig8")(fig8)
 bench.command("ops")(ops)
 bench.command("eval")(evaluate)
 bench.command("agreement")(agreement)
+bench.command("estimate")(estimate)
 bench.command("table")(table)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bluelm_cli import console, speed_table
-from bluelm_cli.bench_flags import POLICY, Keep, Kv, Layers, Preset, VisionLayers
+from bluelm_cli.bench_flags import POLICY, Keep, Kv, Layers, Model, Preset, VisionLayers
 from bluelm_cli.options import Json, Recipe, Seed, Set, Threads
 
 
 def ops(
-    model: Annotated[Path | None, typer.Argument(help="An exported model; the demo model when left out.")] = None,
+    model: Model = None,
     chunk: Annotated[
         int | None, typer.Option("--chunk", help="Tokens per prefill call; chat's own by default.")
     ] = None,

@@ -8,12 +8,23 @@ from typing import Annotated
 import typer
 
 from bluelm_cli import console, speed_table
-from bluelm_cli.bench_flags import POLICY, Keep, Kv, Layers, Preset, VisionLayers, show_plan
+from bluelm_cli.bench_flags import (
+    Ceilings,
+    Keep,
+    Kv,
+    Layers,
+    Model,
+    Policies,
+    Preset,
+    VisionLayers,
+    Warmup,
+    show_plan,
+)
 from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Seed, Set, Threads
 
 
 def run(
-    model: Annotated[Path | None, typer.Argument(help="An exported model; the demo model when left out.")] = None,
+    model: Model = None,
     chunk: Annotated[
         list[int] | None, typer.Option("--chunk", help="Tokens per prefill call; chat's own by default (repeatable).")
     ] = None,
@@ -28,7 +39,7 @@ def run(
         int | None, typer.Option("--generate", help="Tokens to decode, 64 by default; 0 leaves decoding out.")
     ] = None,
     runs: Annotated[int | None, typer.Option("--runs", help="Runs that count, 5 by default.")] = None,
-    warmup: Annotated[int | None, typer.Option("--warmup", help="Runs before them that don't, 1 by default.")] = None,
+    warmup: Warmup = None,
     image: Annotated[
         Path | None, typer.Option("--image", help="The picture to encode; by default noise like a phone's screen.")
     ] = None,
@@ -39,12 +50,9 @@ def run(
     layers: Layers = None,
     vision_layers: VisionLayers = None,
     kv: Kv = None,
-    policy: Annotated[list[str] | None, typer.Option("--policy", help=f"{POLICY} (repeatable).")] = None,
+    policy: Policies = None,
     keep: Keep = None,
-    ceilings: Annotated[
-        bool | None,
-        typer.Option("--ceilings/--no-ceilings", help="Measure in turns with it what this machine reaches at most."),
-    ] = None,
+    ceilings: Ceilings = None,
     cache: Annotated[
         bool | None,
         typer.Option(
@@ -100,4 +108,4 @@ def run(
     if as_json:
         console.emit_json(summary)
     else:
-        speed_table.show(summary)
+        speed_table.show(summary, out)

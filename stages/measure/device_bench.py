@@ -7,78 +7,57 @@ What each test times:
   prefill  a prompt of given length, embedding lookup included, to the logits after it, `chunk` tokens a call;
   decode   greedy choice, embedding lookup and one step a token, after that prefill.
 
-Whatever is compared (models, tiles, tiles per batch, prompts, chunks) is run in turns, see `clock`, and the machine's
-ceilings with it. Vision is freed before the prompt is read, as the runtime does (Sec. 3.4), so that peak memory is that
-of use. Axes: N tiles of a picture, S tile side.
+Whatever is compared (models, tiles, tiles per batch, prompts, chunks, peers) is run in turns, see `clock`, and the
+machine's ceilings with it. Vision is freed before the prompt is read, as the runtime does (Sec. 3.4), so that peak
+memory is that of use. Axes: N tiles of a picture, S tile side.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
-import itertools
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from stages.artifacts.events import Events, Finished, Notice, Progress
-from stages.device.runtime.encoder import ImageEncoder
-from stages.device.runtime.language import LanguageModel, load_language
 from stages.device.runtime.memory import peak_rss_mb
-from stages.device.runtime.sampling import greedy
 from stages.device.runtime.session_cache import SessionCache
-from stages.device.runtime.sessions import available_threads
+from stages.device.runtime.timeline import Span
 from stages.measure.ceilings import Ceilings
-from stages.measure.clock import interleaved, stopwatch
-from stages.measure.model_account import ModelAccount, account_of
+from stages.measure.clock import interleaved
+from stages.measure.device_cases import Action, Device, EncodeCase, Tiles
+from stages.measure.device_records import OTHERS, RecordMaker, Samples
+from stages.measure.disturbance import watched
+from stages.measure.model_account import account_of
 from stages.measure.random_models import BenchModel
-from stages.measure.records import Record, Work, record_of
-from stages.measure.workload import Workload, fit
+from stages.measure.records import Record
+from stages.measure.workload import EVERYTHING, Workload, fit
 
-Tiles = NDArray[np.uint8]
-Action = Callable[[], Mapping[str, float]]
 # A peak of memory that grows by less than this share has been reached before.
 SAME_PEAK = 0.01
+# The system counts processor time in steps of a hundredth of a second: of shorter runs it tells nothing of others.
+TELLING_S = 0.2
 _CEILINGS = "ceilings"
-
-
-class EncodeCase(NamedTuple):
-    """One encode test: which model, which picture, how many tiles a call."""
-
-    model: int
-    picture: int
-    batch: int
-
-
-class TextCase(NamedTuple):
-    """One prefill and decode test: which model, how many tokens, how many a call."""
-
-    model: int
-    prompt: int
-    chunk: int
-
-
-# Seconds by case and part.
-Samples = dict[Any, dict[str, list[float]]]
+_LABELS = {"text": "prefill and decode"}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a bench found: the records, at which stage memory peaked, the ceilings of each turn."""
+    """What a bench found.
+
+    Attributes:
+        records: of our models.
+        peak_stage: at which stage memory peaked.
+        ceilings: of each turn.
+        spans: what ran when, of the runs of each encode case.
+        peers: of each peer, its parts' seconds by run.
+    """
 
     records: tuple[Record, ...]
     peak_stage: str
     ceilings: tuple[Ceilings, ...]
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    encoder: ImageEncoder
-    language: LanguageModel
+    spans: Mapping[EncodeCase, tuple[tuple[Span, ...], ...]] = field(default_factory=dict)
+    peers: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
 
 
 def bench_device(
@@ -87,6 +66,7 @@ def bench_device(
     pictures: Sequence[Tiles],
     ceilings: Callable[[], Ceilings] | None = None,
     cache: SessionCache | None = None,
+    peers: Mapping[str, Action] | None = None,
 ) -> Events[Measured]:
     """Measures exported models, in turns.
 
@@ -96,6 +76,7 @@ def bench_device(
         pictures: tiles of one picture each, [N, 3, S, S].
         ceilings: measures the machine when called; None leaves that out.
         cache: where prepacked weights are kept, as the runtime does; None for nowhere.
+        peers: other programs that read and write as our language models do, each once a turn with them.
 
     Raises:
         UsageError: the workload cannot be run on these models.
@@ -106,47 +87,75 @@ def bench_device(
     for notice in fitted.notices:
         yield Notice(notice, "warning")
     work = fitted.workload
-    encode_sizes, text_sizes = len(pictures) * len(work.batches), len(work.prompts) * len(work.chunks)
-    turn = len(models) * (1 + encode_sizes + text_sizes) + (ceilings is not None)
-    steps = _Steps(total=(work.warmup + work.runs) * turn)
-    held: dict[int, _Loaded] = {}
-    peaks: dict[str, float] = {}
-
-    loads = yield from steps.run("load", _load_cases(held, models, work, cache), work)
-    peaks["load"] = peak_rss_mb()
-    encodes = yield from steps.run("encode", _encode_cases(held, pictures, work), work)
-    for loaded in held.values():
-        loaded.encoder.release()
-    peaks["encode"] = peak_rss_mb()
+    device = Device(models, work, cache)
+    encode_cases, text_cases = device.encode_cases(pictures), device.text_cases()
     moments: list[Ceilings] = []
-    cases = _text_cases(held, models, work)
     if ceilings is not None:
-        cases[_CEILINGS] = functools.partial(_take, moments, ceilings)
-    texts = yield from steps.run("prefill and decode", cases, work)
-    peaks["text"] = peak_rss_mb()
-
+        text_cases[_CEILINGS] = functools.partial(_take, moments, ceilings)
+    text_cases.update((peers or {}).items())
+    phases: dict[str, Mapping[object, Action]] = {"load": device.load_cases()}  # type: ignore[dict-item]
+    phases |= {"encode": encode_cases} if "encode" in work.parts else {}  # type: ignore[dict-item]
+    phases |= {"text": text_cases} if "text" in work.parts else {}
+    # Loading is a test of its own only where both sides are loaded; otherwise it is done once.
+    whole = set(work.parts) == set(EVERYTHING)
+    steps = _Steps(work, phases, once=() if whole else ("load",))
+    samples: dict[str, Samples] = {}
+    peaks: dict[str, float] = {}
+    for phase in phases:
+        if phase == "text":
+            device.free_vision()
+        samples[phase] = yield from steps.run(phase)
+        peaks[phase] = peak_rss_mb()
     accounts = [account_of(model.folder, model.config.decoder) for model in models]
-    found = _Found(models, accounts, pictures, work, tuple(moments[work.warmup :]), cache is not None)
-    records = (*found.loads(loads), *found.encodes(encodes), *found.texts(texts))
-    yield Finished(Measured(records, _peak_stage(peaks), found.moments))
+    maker = RecordMaker(models, accounts, pictures, work, tuple(moments[work.warmup :]), cache is not None, peaks)
+    yield Finished(
+        Measured(
+            tuple(_records(maker, samples, whole)),
+            _peak_stage(peaks),
+            maker.moments,
+            {case: tuple(runs[work.warmup :]) for case, runs in device.spans.items()},
+            {name: samples["text"][name] for name in peers or ()},
+        )
+    )
+
+
+def _records(maker: RecordMaker, samples: Mapping[str, Samples], whole: bool) -> Iterator[Record]:
+    if whole:
+        yield from maker.loads(samples["load"])
+    yield from maker.encodes(samples.get("encode", {}))
+    yield from maker.texts(samples.get("text", {}))
 
 
 class _Steps:
     """Runs groups of cases in turns, telling how far it is, and collects the samples that count."""
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
+    def __init__(self, work: Workload, phases: Mapping[str, Mapping[object, Action]], once: Sequence[str]) -> None:
+        self._phases, self.done = phases, 0
+        self._turns = {phase: (0, 1) if phase in once else (work.warmup, work.runs) for phase in phases}
+        self.total = sum(sum(self._turns[phase]) * len(cases) for phase, cases in phases.items())
 
-    def run(self, label: str, cases: Mapping[Any, Action], work: Workload) -> Generator[Progress, None, Samples]:
+    def run(self, phase: str) -> Generator[Progress, None, Samples]:
         """Yields progress, returns seconds by case and part."""
+        cases = self._phases[phase]
         samples: Samples = {case: {} for case in cases}
-        for lap in interleaved(cases, warmup=work.warmup, runs=work.runs):
+        warmup, runs = self._turns[phase]
+        watching = {case: functools.partial(_watched, action) for case, action in cases.items()}
+        for lap in interleaved(watching, warmup=warmup, runs=runs):
             self.done += 1
-            yield Progress(label, self.done, self.total, "runs")
+            yield Progress(_LABELS.get(phase, phase), self.done, self.total, "runs")
             if lap.counts:
-                for part, seconds in lap.seconds.items():
-                    samples[lap.case].setdefault(part, []).append(seconds)
+                for part, value in lap.seconds.items():
+                    samples[lap.case].setdefault(part, []).append(value)
         return samples
+
+
+def _watched(action: Action) -> dict[str, float]:
+    """An action's seconds, and the share of the processor that others had meanwhile, where it ran long enough."""
+    started = time.perf_counter()
+    with watched() as seen:
+        parts = dict(action())
+    telling = time.perf_counter() - started >= TELLING_S
+    return {**parts, OTHERS: round(seen.share, 4) if telling else None}  # type: ignore[dict-item]
 
 
 def _take(moments: list[Ceilings], ceilings: Callable[[], Ceilings]) -> dict[str, float]:
@@ -157,133 +166,3 @@ def _take(moments: list[Ceilings], ceilings: Callable[[], Ceilings]) -> dict[str
 def _peak_stage(peaks: Mapping[str, float]) -> str:
     """The first stage that reached the last peak, near enough."""
     return next(stage for stage, peak in peaks.items() if peak >= (1 - SAME_PEAK) * max(peaks.values()))
-
-
-def _load_cases(
-    held: dict[int, _Loaded], models: Sequence[BenchModel], work: Workload, cache: SessionCache | None
-) -> Mapping[int, Action]:
-    def load(index: int) -> dict[str, float]:
-        """Opens all sessions anew, after letting go of those of the run before."""
-        held.pop(index, None)
-        gc.collect()
-        model, capacity = models[index], max(work.prompts) + work.generate
-        with stopwatch() as watch, ThreadPoolExecutor(2) as pool:
-            encoder = ImageEncoder(model.folder, model.config, work.threads, work.batches[0], cache=cache)
-            vision = pool.submit(encoder.load)
-            language = pool.submit(
-                load_language,
-                model.folder,
-                model.config,
-                threads=work.threads,
-                capacity=capacity,
-                chunk=work.chunks[0],
-                cache=cache,
-            )
-            vision.result()
-            held[index] = _Loaded(encoder, language.result())
-        return {"load": watch.seconds}
-
-    return {index: functools.partial(load, index) for index in range(len(models))}
-
-
-def _encode_cases(
-    held: Mapping[int, _Loaded], pictures: Sequence[Tiles], work: Workload
-) -> Mapping[EncodeCase, Action]:
-    def encode(case: EncodeCase) -> dict[str, float]:
-        encoder = held[case.model].encoder
-        encoder.batch = case.batch
-        with stopwatch() as watch:
-            for _ in encoder.encode([pictures[case.picture]]):
-                pass
-        return {"encode": watch.seconds}
-
-    sizes = itertools.product(range(len(pictures)), work.batches, sorted(held))
-    cases = [EncodeCase(model, picture, batch) for picture, batch, model in sizes]
-    return {case: functools.partial(encode, case) for case in cases}
-
-
-def _text_cases(held: Mapping[int, _Loaded], models: Sequence[BenchModel], work: Workload) -> dict[Hashable, Action]:
-    def read_and_write(case: TextCase) -> dict[str, float]:
-        context, vocabulary = held[case.model].language.context, models[case.model].config.decoder.vocab_size
-        decoder, embedder = context.decoder, context.embedder
-        ids = np.random.default_rng(work.seed).integers(0, vocabulary, case.prompt).tolist()
-        decoder.truncate(0)
-        with stopwatch() as reading:
-            logits = decoder.prefill(embedder(ids), chunk=case.chunk)
-        with stopwatch() as writing:
-            for _ in range(work.generate):
-                logits = decoder.step(embedder([greedy(logits)]))
-        return {"prefill": reading.seconds, "decode": writing.seconds}
-
-    sizes = itertools.product(work.prompts, work.chunks, sorted(held))
-    cases = [TextCase(model, prompt, chunk) for prompt, chunk, model in sizes]
-    return {case: functools.partial(read_and_write, case) for case in cases}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Turns samples into records."""
-
-    models: Sequence[BenchModel]
-    accounts: Sequence[ModelAccount]
-    pictures: Sequence[Tiles]
-    work: Workload
-    moments: tuple[Ceilings, ...]
-    cached: bool
-
-    def loads(self, samples: Samples) -> Iterator[Record]:
-        for index, model in enumerate(self.models):
-            yield record_of("load", model.config.name, samples[index]["load"], cached=self.cached, **self._about(index))
-
-    def encodes(self, samples: Samples) -> Iterator[Record]:
-        for case, parts in samples.items():
-            tiles = len(self.pictures[case.picture])
-            tokens = tiles * self.models[case.model].config.vision.tokens_per_tile
-            yield record_of(
-                "encode",
-                self.models[case.model].config.name,
-                parts["encode"],
-                tokens=tokens,
-                tiles_per_batch=case.batch,
-                tiles=tiles,
-                n_prompt=tokens,
-                forms=self.accounts[case.model].vision_forms,
-                **self._about(case.model),
-            )
-
-    def texts(self, samples: Samples) -> Iterator[Record]:
-        cases = [case for case in samples if case != _CEILINGS]
-        for case in cases:
-            account = self.accounts[case.model]
-            yield self._text(
-                "prefill",
-                case,
-                samples,
-                tokens=case.prompt,
-                forms=account.prefill_forms,
-                work=self._beside(account.decoder.operations(case.prompt), "int8_gop_s"),
-            )
-        for case in cases if self.work.generate else ():
-            account, count = self.accounts[case.model], self.work.generate
-            # The first token reads the prompt's positions and its own, the last those of all tokens before it too.
-            amount = count * account.decoder.bytes_per_token(case.prompt + (count + 1) / 2)
-            yield self._text(
-                "decode",
-                case,
-                samples,
-                tokens=count,
-                n_gen=count,
-                forms=account.decoder_forms,
-                work=self._beside(amount, "read_gb_s"),
-            )
-
-    def _text(self, test: Any, case: TextCase, samples: Samples, **more: Any) -> Record:
-        config = self.models[case.model].config
-        about = {**self._about(case.model), "chunk": case.chunk, "n_prompt": case.prompt, "kv": config.decoder.kv_dtype}
-        return record_of(test, config.name, samples[case][test], **about, **more)
-
-    def _about(self, index: int) -> dict[str, Any]:
-        return {"threads": self.work.threads or available_threads(), "policy": self.models[index].policy}
-
-    def _beside(self, amount: float, name: str) -> Work:
-        return Work(amount, [getattr(moment, name) for moment in self.moments] or None)

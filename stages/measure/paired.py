@@ -2,11 +2,13 @@
 
 A shared machine is sometimes slow for seconds. Two runs of one turn lie next to each other and suffer alike, so their
 ratio keeps what their times lose; the median of the ratios is then the answer, and order statistics bound it without
-assuming how ratios scatter.
+assuming how ratios scatter. Runs that were not in turns are compared all with all (Hodges and Lehmann), bounded by the
+exact distribution of Mann and Whitney's count.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -61,6 +63,60 @@ def paired_ratio(subject: Sequence[float], other: Sequence[float], confidence: f
         coverage=interval_coverage(len(ratios), rank),
         pairs=len(ratios),
     )
+
+
+def unpaired_ratio(subject: Sequence[float], other: Sequence[float], confidence: float = CONFIDENCE) -> PairedRatio:
+    """How many times as fast the subject is, from runs that have no turns in common: the median over all pairs.
+
+    Args:
+        subject: seconds of its runs, above 0.
+        other: seconds of the other's runs, as many or not.
+        confidence: what the interval should reach.
+
+    Raises:
+        ValueError: no runs on one side, or a time that is not above 0.
+    """
+    if not subject or not other:
+        raise ValueError(f"{len(subject)} and {len(other)} times make no ratio")
+    if min(*subject, *other) <= 0:
+        raise ValueError(f"a time of {min(*subject, *other)} s has no ratio")
+    ratios = sorted(theirs / ours for ours, theirs in itertools.product(subject, other))
+    below = list(itertools.accumulate(rank_sums(len(subject), len(other))))
+    total = math.comb(len(subject) + len(other), len(other))
+    rank = 0
+    while 2 * (rank + 1) < len(ratios) and 1 - 2 * below[rank + 1] / total >= confidence:
+        rank += 1
+    coverage = 1 - 2 * below[rank] / total
+    return PairedRatio(statistics.median(ratios), ratios[rank], ratios[-1 - rank], max(0.0, coverage), len(ratios))
+
+
+def median_interval(samples: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Where the true median lies: as sure as asked for, or from the smallest to the largest of too few samples.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not samples:
+        raise ValueError("no samples to bound")
+    ranked = sorted(samples)
+    rank = interval_rank(len(ranked), confidence)
+    return ranked[rank], ranked[-1 - rank]
+
+
+def rank_sums(first: int, second: int) -> list[int]:
+    """In how many orders of two groups' members u pairs stand the wrong way round, for u from 0 on."""
+    # counts[n][u] for `m` of the first group and n of the second, built up member by member.
+    counts = [[1] for _ in range(second + 1)]
+    for m in range(1, first + 1):
+        row = [[1]]
+        for n in range(1, second + 1):
+            # The largest of all belongs to the first group (behind n others) or to the second.
+            largest = [0] * n + counts[n]
+            rest = row[n - 1] + [0] * (len(largest) - len(row[n - 1]))
+            row.append([a + b for a, b in zip(largest, rest, strict=True)])
+        counts = row
+        assert len(counts[-1]) == m * second + 1
+    return counts[-1]
 
 
 def interval_rank(count: int, confidence: float) -> int:

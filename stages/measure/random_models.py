@@ -96,11 +96,15 @@ class ModelChoice(RecipeModel):
 
 @dataclass(frozen=True)
 class BenchModel:
-    """A model to measure: its folder, its `device.json` under the name of the records, its policy where it has one."""
+    """A model to measure: its folder, its `device.json` under the name of the records, its policy where it has one.
+
+    `threads` are those it runs with, where they differ from the workload's.
+    """
 
     folder: Path
     config: DeviceConfig
     policy: str | None
+    threads: int | None = None
 
 
 def open_models(

@@ -1,22 +1,29 @@
-"""What a bench found: the records, what they were measured on, and the peak of memory."""
+"""What a bench found: the records, what they were measured on, what they say, and the peak of memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ArtifactError
+from stages.artifacts.events import Event, Events, Finished, Notice
+from stages.artifacts.folder import ArtifactSpec, create, up_to_date
 from stages.device.runtime.memory import peak_rss_mb
+from stages.measure.beside_paper import Beside, beside_paper
+from stages.measure.drift import drifts
 from stages.measure.machine import describe_machine, describe_versions
+from stages.measure.record_files import RESULTS_FILE
 from stages.measure.records import Record, write_records
 
 if TYPE_CHECKING:
+    from stages.measure.bench_job import Job
     from stages.measure.ceilings import Ceiling
+    from stages.measure.charts import Chart
+    from stages.measure.findings import Finding
 
-RESULTS_FILE = "results.jsonl"
 SUMMARY_FILE = "bench.json"
 
 
@@ -28,11 +35,16 @@ class BenchSummary:
         model: name of the model.
         rows: the records as plain data.
         peak_rss_mb: largest memory of the process, in MB; of several models run in turns, of all of them together.
-        peak_stage: what was running when it was reached: "load", "encode" or "text".
-        ceilings: what the machine reached beside it, best and median; None where that was left out.
         machine: CPU, cores, memory; nothing that names it.
         versions: packages that ran the model.
         settings: what was asked for.
+        peak_stage: what was running when it was reached: "load", "encode" or "text".
+        ceilings: what the machine reached beside it, best and median; None where that was left out.
+        figure: which command made it: "run", "fig5" …
+        findings: whether what the paper found holds here.
+        paper: ours beside the paper's.
+        drift: whether the machine changed meanwhile, test by test.
+        warnings: what to know before these figures are used.
     """
 
     model: str
@@ -43,19 +55,16 @@ class BenchSummary:
     settings: dict[str, Any]
     peak_stage: str | None = None
     ceilings: dict[str, dict[str, float]] | None = None
+    figure: str = "run"
+    findings: tuple[dict[str, Any], ...] = ()
+    paper: tuple[dict[str, Any], ...] = ()
+    drift: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints and `bench.json` holds."""
-        return {
-            "model": self.model,
-            "rows": list(self.rows),
-            "peak_rss_mb": self.peak_rss_mb,
-            "peak_stage": self.peak_stage,
-            "ceilings": self.ceilings,
-            "machine": self.machine,
-            "versions": self.versions,
-            "settings": self.settings,
-        }
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def summarise(
@@ -64,25 +73,94 @@ def summarise(
     settings: dict[str, Any],
     peak_stage: str | None = None,
     ceilings: Mapping[str, Ceiling] | None = None,
+    figure: str = "run",
+    findings: Sequence[Finding] = (),
+    beside: Sequence[Beside] | None = None,
 ) -> BenchSummary:
-    """Puts records together with the machine as it is now."""
+    """Puts records together with the machine as it is now.
+
+    Args:
+        model: name of the model.
+        records: what was measured, peers too.
+        settings: what was asked for.
+        peak_stage: see `BenchSummary`.
+        ceilings: see `BenchSummary`.
+        figure: which command made it.
+        findings: about the paper's claims.
+        beside: ours beside the paper's; of Table 5 and memory, as far as the records hold them, if None.
+    """
+    drifted = drifts(records)
+    peak = round(peak_rss_mb(), 1)
+    whole = {"load", "encode", "prefill"} <= {record.test for record in records}
+    found = beside_paper(records, peak if whole else None) if beside is None else beside
     return BenchSummary(
         model=model,
         rows=tuple(record.as_dict() for record in records),
-        peak_rss_mb=round(peak_rss_mb(), 1),
+        peak_rss_mb=peak,
         machine=describe_machine(),
         versions=describe_versions(),
         settings=settings,
         peak_stage=peak_stage,
         ceilings=None if ceilings is None else {name: asdict(ceiling) for name, ceiling in ceilings.items()},
+        figure=figure,
+        findings=tuple(finding.as_dict() for finding in findings),
+        paper=tuple(row.as_dict() for row in found),
+        drift=tuple(drift.as_dict() for drift in drifted),
+        warnings=tuple(sentence for drift in drifted for sentence in drift.sentences()),
     )
 
 
-def write_summary(folder: Path, records: tuple[Record, ...], summary: BenchSummary) -> None:
-    """Writes `results.jsonl` (a record a line) and `bench.json` (everything)."""
-    write_records(folder / RESULTS_FILE, records)
-    text = json.dumps(summary.as_dict(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+def summary_of(job: Job, settings: dict[str, Any], **more: Any) -> BenchSummary:
+    """The summary of what a job measured; `more` as `summarise` takes it."""
+    return summarise(job.name, more.pop("records", job.records), settings, job.peak_stage, job.ceilings, **more)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A finished bench: its records, what they say, and how it is drawn."""
+
+    records: tuple[Record, ...]
+    summary: BenchSummary
+    charts: tuple[Chart, ...]
+
+
+def recorded(
+    spec: ArtifactSpec, out: Path | None, force: bool, measure: Callable[[], Generator[Event[Any], None, Bench]]
+) -> Events[BenchSummary]:
+    """Runs a bench and keeps what it found as a `bench` artifact.
+
+    Args:
+        spec: what is made.
+        out: where; nothing is kept without it.
+        force: replace what is there.
+        measure: the bench; not called where the artifact is up to date.
+
+    Raises:
+        ArtifactError: something else is there.
+    """
+    if out is None:
+        bench = yield from measure()
+    elif up_to_date(out, spec, force=force) is not None:
+        yield Notice(f"{out} is up to date")
+        yield Finished(read_summary(out))
+        return
+    else:
+        with create(out, spec, force=force) as draft:
+            bench = yield from measure()
+            write_bench(draft.path, bench)
+    for sentence in bench.summary.warnings:
+        yield Notice(sentence, "warning")
+    yield Finished(bench.summary)
+
+
+def write_bench(folder: Path, bench: Bench) -> None:
+    """Writes `results.jsonl` (a record a line), `bench.json` (everything), `report.html`, each chart as SVG and PNG."""
+    from stages.measure.bench_report import write_bench_report
+
+    write_records(folder / RESULTS_FILE, bench.records)
+    text = json.dumps(bench.summary.as_dict(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
+    write_bench_report(folder, bench)
 
 
 def read_summary(folder: Path) -> BenchSummary:
@@ -92,9 +170,10 @@ def read_summary(folder: Path) -> BenchSummary:
         ArtifactError: it is missing or broken.
     """
     path = folder / SUMMARY_FILE
+    several = ("rows", "findings", "paper", "drift", "warnings")
     try:
         values = json.loads(path.read_bytes())
-        return BenchSummary(**{**values, "rows": tuple(values["rows"])})
+        return BenchSummary(**{**values, **{name: tuple(values[name]) for name in several if name in values}})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}.",

@@ -6,15 +6,13 @@ It needs nothing beside it, runs no script, and follows the reader's light or da
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from PIL import Image
 
 from stages.artifacts.errors import UsageError
+from stages.measure.report_page import REPORT_FILE, render_page, section, write_page
 from stages.measure.tiling_drawings import draw_cases
 from stages.measure.tiling_figures import (
     alpha_curves,
@@ -27,9 +25,8 @@ from stages.measure.tiling_figures import (
 )
 from stages.measure.tiling_report_tables import report_tables
 
-REPORT_FILE = "report.html"
-_TEMPLATE = "tiling_report.html"
-_MARK = b'content="bluelm tile --report"'
+_GENERATOR = "bluelm tile --report"
+_MARK = f'content="{_GENERATOR}"'.encode()
 _BEGINNING = 1024
 
 
@@ -71,11 +68,8 @@ def write_report(file: Path, statistics: Mapping[str, Any], pictures: Sequence[I
         UsageError: it cannot be written.
     """
     content = render_report(statistics, pictures)
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(content, encoding="utf-8")
-        partial.replace(file)
+        write_page(file, content)
     except OSError as error:
         raise _unwritable(file, error) from error
 
@@ -86,13 +80,13 @@ def _unwritable(file: Path, error: OSError) -> UsageError:
 
 def render_report(statistics: Mapping[str, Any], pictures: Sequence[Image.Image]) -> str:
     """The report as HTML."""
-    template = Template((files(__package__) / _TEMPLATE).read_text(encoding="utf-8"))
     count, inputs = statistics["images"], ", ".join(statistics["inputs"])
-    return template.substitute(
-        title=escape(f"How {count:,} pictures are tiled"),
-        facts=escape(f"{inputs}. {_settings(statistics)}"),
-        figures="\n".join(_figures(statistics, pictures)),
-        tables="\n".join(report_tables(statistics)),
+    return render_page(
+        _GENERATOR,
+        f"How {count:,} pictures are tiled",
+        f"{inputs}. {_settings(statistics)}",
+        _figures(statistics, pictures),
+        report_tables(statistics),
     )
 
 
@@ -118,7 +112,7 @@ def _figures(statistics: Mapping[str, Any], pictures: Sequence[Image.Image]) -> 
     aside = (
         f" {', '.join(counted)}: counted as these models do it, with tiles and tokens of their own." if counted else ""
     )
-    yield _section(
+    yield section(
         "Tokens",
         f"Image tokens of a picture on average, thumbnail included, and how much of its resolution they keep.{aside}",
         token_bars(rules),
@@ -128,16 +122,16 @@ def _figures(statistics: Mapping[str, Any], pictures: Sequence[Image.Image]) -> 
             "Pictures that the relaxed rule gives fewer, as many or more tokens than another: with tiles of one size, "
         )
         about += "a smaller, an equal or a larger grid."
-        yield _section("Relaxed against the others", about, comparison_bars(statistics["relaxed_vs"]))
+        yield section("Relaxed against the others", about, comparison_bars(statistics["relaxed_vs"]))
     if statistics["costs"]:
         about = "All pictures once: encoding their tiles and reading their tokens before the first answer."
-        yield _section("What it costs", about, cost_bars(rules))
+        yield section("What it costs", about, cost_bars(rules))
     about = (
         "Area of the canvas over that of the picture: above 1 it is enlarged, below 1 it loses detail. Edges of bins "
     )
     about += "below the bars, percent of pictures above."
-    yield _section("Enlargement", about, enlargement_histograms(rules))
-    yield _section(
+    yield section("Enlargement", about, enlargement_histograms(rules))
+    yield section(
         "Grids",
         "Percent of pictures: columns to the right, rows downwards; of large grids the commonest.",
         grid_maps(rules),
@@ -148,14 +142,10 @@ def _figures(statistics: Mapping[str, Any], pictures: Sequence[Image.Image]) -> 
             "The relaxed rule gives up a share α of the effective resolution for a leaner canvas; the larger dot is "
         )
         about += "the α of this report. α = 0 is left out here: it is another rule, which keeps the first large canvas."
-        yield _section("The threshold α", about, alpha_curves(sweep, rules, alpha))
+        yield section("The threshold α", about, alpha_curves(sweep, rules, alpha))
     about = "What the shares above depend on most."
-    yield _section("The mix of sizes", about, size_histograms(statistics["longer_sides"], statistics["shapes"]))
+    yield section("The mix of sizes", about, size_histograms(statistics["longer_sides"], statistics["shapes"]))
     about = (
         "The paper's Figs. 3 and 9, to one scale, with candidates 1:1…3:3 and α = 0.1: tiles outlined, padding hatched."
     )
-    yield _section("The published cases", about, draw_cases(pictures))
-
-
-def _section(title: str, about: str, drawing: str) -> str:
-    return f"<h2>{escape(title)}</h2>\n<p>{escape(about)}</p>\n<figure>{drawing}</figure>"
+    yield section("The published cases", about, draw_cases(pictures))

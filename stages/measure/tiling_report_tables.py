@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
+from stages.measure.report_page import table
 from stages.measure.tiling_figures import spelt
 
 
@@ -67,14 +67,5 @@ def _time(seconds: float | None, longest: float) -> str:
     return "–" if seconds is None else spelt(seconds, longest)
 
 
-_WORDS = ("rule", "first picture", "what")
-
-
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    kinds = ["words long" if name in _WORDS[1:] else "words" if name in _WORDS else "" for name in columns]
-    head = "".join(f'<th class="{kind}">{escape(name)}</th>' for name, kind in zip(columns, kinds, strict=True))
-    body = "\n".join(
-        "<tr>" + "".join(f'<td class="{k}">{escape(cell)}</td>' for cell, k in zip(row, kinds, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="table"><table><caption>{escape(title)}</caption><tr>{head}</tr>\n{body}</table></div>'
+    return table(title, columns, rows, words=("rule",), long=("first picture", "what"))

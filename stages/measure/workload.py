@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from stages.artifacts.errors import UsageError
 
+EVERYTHING = ("load", "encode", "text")
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -20,6 +22,9 @@ class Workload:
         runs: turns that count.
         threads: CPU threads; None takes every core.
         seed: of the prompt's random tokens.
+        pipelines: patch embedding beside the ViT blocks or before them, one encode test each.
+        parts: what is measured; vision or language alone is all that is loaded where the other's part is left out, and
+            loading is measured only of both.
     """
 
     chunks: tuple[int, ...]
@@ -30,6 +35,8 @@ class Workload:
     runs: int
     threads: int | None = None
     seed: int = 0
+    pipelines: tuple[bool, ...] = (True,)
+    parts: tuple[str, ...] = EVERYTHING
 
 
 @dataclass(frozen=True)

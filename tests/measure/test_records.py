@@ -63,5 +63,5 @@ def test_json_lines_hold_every_promised_field(tmp_path: Path) -> None:
     assert [row["test"] for row in rows] == ["load", "decode"]
     for row in rows:
         assert set(row) >= PROMISED
-        assert row["schema"] == 2 and row["model"] == "ä"
+        assert row["schema"] == 3 and row["model"] == "ä"
     assert rows[1]["samples_ts"] == [64.0]

@@ -1,0 +1,112 @@
+"""Whether the machine changed while something was measured: a trend over the turns, noise, other work.
+
+A machine that gets warmer slows down from turn to turn; every case of a turn sees it, so the cases of one test are
+looked at together. Whether a trend is one is judged by ranks alone (Mann and Kendall, exactly), how large it is by the
+median slope (Theil and Sen). Ratios of cases measured in turns survive all this; times do not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stages.measure.records import Record
+
+# A trend is told where chance makes one as clear this rarely, and times changed by this much.
+CHANCE, CHANGE = 0.02, 0.05
+# So much scatter around the trend makes times hard to compare, so much foreign work too.
+NOISE, OTHERS = 0.10, 0.10
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What happened over the turns of one test.
+
+    Attributes:
+        test: which test.
+        turns: how many.
+        change: of times from the first turn to the last, as a share; 0.1 is 10 % slower.
+        chance: how often mere chance makes a trend as clear.
+        noise: typical distance of a turn from the median of all (median absolute deviation), as a share.
+        others: median share of the processor that others had; None where that is not known.
+    """
+
+    test: str
+    turns: int
+    change: float
+    chance: float
+    noise: float
+    others: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as plain data."""
+        return asdict(self)
+
+    @property
+    def trend(self) -> bool:
+        """Whether the machine got slower or faster, beyond what chance does."""
+        return self.chance <= CHANCE and abs(self.change) >= CHANGE
+
+    def sentences(self) -> tuple[str, ...]:
+        """What is worth telling; nothing of a quiet run."""
+        told = []
+        if self.trend:
+            slower = self.change > 0
+            way = "rose" if slower else "fell"
+            cause = "heat or other work slows this machine down" if slower else "this machine was still waking up"
+            told.append(
+                f"{self.test}: times {way} by {abs(self.change):.0%} over {self.turns} turns "
+                f"(chance: {self.chance:.1%}), {cause}. Ratios of one turn hold, times don't."
+            )
+        if self.noise > NOISE:
+            told.append(f"{self.test}: times scatter by {self.noise:.0%}. More --runs, or a quieter machine.")
+        if self.others is not None and self.others > OTHERS:
+            told.append(f"{self.test}: other processes had {self.others:.0%} of the processor.")
+        return tuple(told)
+
+
+def drifts(records: Iterable[Record]) -> tuple[Drift, ...]:
+    """One for each test that several turns were run of, all its cases together; each run by itself."""
+    groups: dict[tuple[str | None, str, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.run, record.test, len(record.samples_s)), []).append(record)
+    return tuple(_drift(test, group) for (_, test, turns), group in groups.items() if turns > 1)
+
+
+def _drift(test: str, records: Sequence[Record]) -> Drift:
+    # A turn's pace: the median over its cases of time over that case's own median.
+    relative = [[sample / record.seconds for sample in record.samples_s] for record in records]
+    paces = [statistics.median(turn) for turn in zip(*relative, strict=True)]
+    others = [share for record in records for share in record.samples_others or () if share is not None]
+    return Drift(
+        test=test,
+        turns=len(paces),
+        change=slope(paces) * (len(paces) - 1) / statistics.median(paces),
+        chance=chance_of_trend(paces),
+        noise=statistics.median(abs(pace - statistics.median(paces)) for pace in paces) / statistics.median(paces),
+        others=statistics.median(others) if others else None,
+    )
+
+
+def slope(values: Sequence[float]) -> float:
+    """The median slope over all pairs (Theil and Sen), per step."""
+    pairs = itertools.combinations(enumerate(values), 2)
+    return statistics.median((later - earlier) / (j - i) for (i, earlier), (j, later) in pairs)
+
+
+def chance_of_trend(values: Sequence[float]) -> float:
+    """How likely a random order of as many values has a trend at least as clear, up or down (Mann and Kendall)."""
+    count = len(values)
+    most = count * (count - 1) // 2
+    falls = sum(later < earlier for earlier, later in itertools.combinations(values, 2))
+    rises = sum(later > earlier for earlier, later in itertools.combinations(values, 2))
+    # Equal values speak for neither side.
+    fewest = min(falls, rises) + (most - falls - rises) // 2
+    ways = [1]
+    for length in range(2, count + 1):
+        ways = [sum(ways[max(0, n - length + 1) : n + 1]) for n in range(len(ways) + length - 1)]
+    return min(1.0, 2 * sum(ways[: fewest + 1]) / math.factorial(count))
