@@ -18,11 +18,12 @@ from typer.core import TyperGroup
 from bluelm_cli import console
 from stages.artifacts.errors import BluelmError, UsageError
 
-# In the order of the pipeline. A command's module and function have its name.
+# In the order of the pipeline. A command's module and function have its name, with _ for -.
 COMMANDS = (
     "data",
     "tile",
     "adopt",
+    "pretrain-tower",
     "pretrain",
     "finetune",
     "quantize",
@@ -55,7 +56,8 @@ PATH_ERRORS = {
 
 def _load(name: str) -> Any:
     """Builds one command from its module: a plain function, or a typer app for a group."""
-    target = getattr(importlib.import_module(f"bluelm_cli.commands.{name}"), name)
+    word = name.replace("-", "_")
+    target = getattr(importlib.import_module(f"bluelm_cli.commands.{word}"), word)
     if isinstance(target, typer.Typer):
         group = typer.main.get_command(target)
         group.name = name

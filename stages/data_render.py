@@ -86,7 +86,10 @@ class RenderConfig(RecipeModel):
         default=0.25, ge=0, lt=1, description="share of training pictures whose shape has a named colour, but no name"
     )
     turns: int = Field(default=8, ge=1, description="most questions about one training picture")
-    form: Literal["jpeg", "png"] = Field(default="jpeg", description="file format of the pictures")
+    form: Literal["jpeg", "png", "text"] = Field(
+        default="jpeg",
+        description="file format of the pictures; text: none are drawn, what stands on a page stands in its question",
+    )
     degradations: tuple[DegradationShare, ...] = Field(
         default=(), description="what befalls pictures once they are drawn: blur, shadows, a page that lies askew …"
     )

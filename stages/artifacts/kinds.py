@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["tiles", "features", "vit-features", "corpus", "checkpoint", "adapter", "quantized", "onnx", "bench"]
+Kind = Literal[
+    "tiles", "features", "vit-features", "corpus", "tower", "checkpoint", "adapter", "quantized", "onnx", "bench"
+]
 KINDS: tuple[str, ...] = get_args(Kind)
 
 MADE_BY: dict[str, str] = {
@@ -12,10 +14,12 @@ MADE_BY: dict[str, str] = {
     "features": "bluelm encode MODEL PICTURES --out FOLDER",
     "vit-features": "bluelm encode CHECKPOINT DATA --before-connector --out FOLDER",
     "corpus": "bluelm data render --out FOLDER",
+    "tower": "bluelm pretrain-tower --recipe RECIPE --out FOLDER",
     "checkpoint": "bluelm pretrain --data CORPUS --out FOLDER, then bluelm finetune (from a public model, or from "
     "a checkpoint with its LoRA adapter apart: bluelm adopt)",
     "adapter": "bluelm finetune CHECKPOINT --data CORPUS --set lora.merge=false --out FOLDER",
     "quantized": "bluelm quantize CHECKPOINT --data CORPUS --out FOLDER",
     "onnx": "bluelm export CHECKPOINT --out FOLDER",
+    "gguf": "bluelm export CHECKPOINT --format gguf --out FOLDER",
     "bench": "bluelm bench MODEL --out FOLDER",
 }

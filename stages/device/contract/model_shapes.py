@@ -51,6 +51,20 @@ MODEL_PRESETS: Mapping[str, ModelPreset] = MappingProxyType(
             vocab_size=122753,
             max_positions=4096,
         ),
+        # Reads, starting from a tower and a language model that were trained apart (recipes/base).
+        "demo": ModelPreset(
+            vision_layers=6,
+            vision_width=256,
+            vision_mlp=768,
+            vision_heads=4,
+            text_layers=5,
+            text_width=256,
+            text_mlp=768,
+            text_heads=4,
+            text_kv_heads=2,
+            vocab_size=384,
+            max_positions=2048,
+        ),
         # Trains from random weights on 2 cores in minutes.
         "tiny": ModelPreset(
             vision_layers=4,

@@ -35,6 +35,8 @@ IMAGING_PRESETS: Mapping[str, ImagingPreset] = MappingProxyType(
     {
         # SigLIP so400m/14 at 384: 27×27 patches, padded to 28×28 -> 14×14 tokens (Sec. 3.3).
         "bluelm-v-3b": ImagingPreset(TilingSpec(tile_size=384, tokens_per_tile=196), patch_size=14),
+        # 14×14 patches -> 7×7 tokens, as many patches as the paper has tokens: letters of 10 pixels can be read.
+        "demo": ImagingPreset(TilingSpec(tile_size=112, tokens_per_tile=49), patch_size=8),
         # 6×6 patches -> 3×3 tokens: as small as shapes can be told apart, for training on a CPU in minutes.
         "tiny": ImagingPreset(TilingSpec(tile_size=24, tokens_per_tile=9), patch_size=4),
     }

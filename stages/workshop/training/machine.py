@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.artifacts.errors import BluelmError, RecipeError, UsageError, raise_all
-from stages.workshop.training.recipe import TrainRecipe
+from stages.workshop.training.recipe import LearningRecipe
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -63,7 +63,7 @@ class Machine:
         return self.device
 
 
-def samples_per_device(recipe: TrainRecipe, machine: Machine) -> int:
+def samples_per_device(recipe: LearningRecipe, machine: Machine) -> int:
     """global_batch / (accumulation × processes).
 
     Raises:
@@ -80,7 +80,7 @@ def samples_per_device(recipe: TrainRecipe, machine: Machine) -> int:
     return recipe.global_batch // passes
 
 
-def check_machine(recipe: TrainRecipe, machine: Machine) -> None:
+def check_machine(recipe: LearningRecipe, machine: Machine) -> None:
     """Finds all that speaks against training here, before anything is loaded.
 
     Raises:
@@ -99,7 +99,7 @@ def check_machine(recipe: TrainRecipe, machine: Machine) -> None:
     raise_all(problems)
 
 
-def _check_sharding(recipe: TrainRecipe, machine: Machine) -> None:
+def _check_sharding(recipe: LearningRecipe, machine: Machine) -> None:
     """Raises: UsageError: a way of sharding that would silently be another one."""
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1"):
         raise UsageError(
@@ -116,7 +116,7 @@ def _check_sharding(recipe: TrainRecipe, machine: Machine) -> None:
         )
 
 
-def arguments(recipe: TrainRecipe, machine: Machine, states: Path) -> TrainingArguments:
+def arguments(recipe: LearningRecipe, machine: Machine, states: Path) -> TrainingArguments:
     """The library's arguments: a recipe's values, and everything that would print, log or upload switched off."""
     from transformers import TrainingArguments
 

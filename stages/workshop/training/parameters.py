@@ -21,7 +21,7 @@ from typing import Literal
 
 from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 from stages.workshop.model.adapter import is_factor
-from stages.workshop.training.recipe import Trained, TrainRecipe
+from stages.workshop.training.recipe import LearningRecipe, Trained
 
 PARTS = ("vision_tower", "multi_modal_projector", "language_model")
 Method = Literal["adamw", "muon"]
@@ -66,7 +66,7 @@ class GroupPlan:
     count: int
 
 
-def plan_parameters(shapes: Mapping[str, Sequence[int]], recipe: TrainRecipe) -> tuple[ParameterPlan, ...]:
+def plan_parameters(shapes: Mapping[str, Sequence[int]], recipe: LearningRecipe) -> tuple[ParameterPlan, ...]:
     """Decides every parameter of a model.
 
     Args:
@@ -135,7 +135,7 @@ def _is_lookup(name: str) -> bool:
     return "embed" in name or name.endswith("lm_head.weight")
 
 
-def _peak(recipe: TrainRecipe, index: int | None, own: float | None = None) -> float:
+def _peak(recipe: LearningRecipe, index: int | None, own: float | None = None) -> float:
     """The nearest of: a rate of its own, its line's, the recipe's."""
     line = None if index is None else recipe.trained[index].learning_rate
     return next(rate for rate in (own, line, recipe.learning_rate) if rate is not None)
@@ -151,7 +151,7 @@ def _layer_count(names: Iterable[str]) -> int:
     return max(found) + 1 if found else 0
 
 
-def _check(lines: Mapping[str, int | None], recipe: TrainRecipe) -> None:
+def _check(lines: Mapping[str, int | None], recipe: LearningRecipe) -> None:
     problems: list[BluelmError] = []
     parts = ", ".join(f"{part}.*" for part in dict.fromkeys(name.partition(".")[0] for name in lines))
     for index, line in enumerate(recipe.trained):

@@ -5,6 +5,7 @@ Nothing here imports torch: a recipe is read, checked and planned before anythin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -110,8 +111,8 @@ class Execution(RecipeModel):
     )
 
 
-class TrainRecipe(RecipeModel):
-    """One training stage."""
+class LearningRecipe(RecipeModel):
+    """How anything is trained: what learns, how fast, for how long."""
 
     trained: tuple[Trained, ...] = Field(description="what is trained; parameters in no line are frozen")
     learning_rate: Positive = Field(description="peak learning rate")
@@ -127,30 +128,12 @@ class TrainRecipe(RecipeModel):
     dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="precision of the products; weights and optimizer stay float32"
     )
-    sequence_length: int = Field(default=4096, ge=2, description="most tokens of a sample, image tokens included")
-    tiling: Tiling = Field(default_factory=Tiling, description="how pictures become tiles")
-    too_long: Literal["cut_text", "shrink_tiling", "drop"] = Field(
-        default="cut_text",
-        description="what becomes of a longer sample: its last text is cut (never part of a picture), its pictures get "
-        "fewer tiles, or it is left out; every case is named in data_report.jsonl",
-    )
-    packing: bool = Field(
-        default=False,
-        description="lay the samples of a pass end to end instead of padding them; each attends to itself alone, and "
-        "global_batch stays samples per step",
-    )
-    streaming: bool = Field(default=False, description="read the data as training goes on, for sets larger than memory")
-    shuffle_rows: int = Field(default=10_000, ge=1, description="streaming: rows that are shuffled together in memory")
-    bad_rows: float = Field(
-        default=0.01, ge=0, le=1, description="streaming: training stops when a larger share of the rows is unusable"
-    )
-    group_by_length: bool = Field(default=False, description="samples of similar length share a batch: less padding")
     log_every: int = Field(default=10, ge=1, description="steps per point of the loss curve")
     seed: int = Field(default=0, ge=0, description="seed of the fresh weights and of the data's order")
     execution: Execution = Field(default_factory=Execution, description="how the machine goes about it")
 
     @model_validator(mode="after")
-    def _fits(self) -> TrainRecipe:
+    def _adds_up(self) -> LearningRecipe:
         problems: list[BluelmError] = []
         if not self.trained:
             problems.append(
@@ -172,17 +155,44 @@ class TrainRecipe(RecipeModel):
                     f"Make global_batch a multiple of {self.accumulation}, or choose another accumulation.",
                 )
             )
+        raise_all(problems + list(self._other_problems()))
+        return self
+
+    def _other_problems(self) -> Iterator[BluelmError]:
+        """What else speaks against a recipe of this kind; told together with the rest."""
+        yield from ()
+
+
+class TrainRecipe(LearningRecipe):
+    """One of the paper's two training stages."""
+
+    sequence_length: int = Field(default=4096, ge=2, description="most tokens of a sample, image tokens included")
+    tiling: Tiling = Field(default_factory=Tiling, description="how pictures become tiles")
+    too_long: Literal["cut_text", "shrink_tiling", "drop"] = Field(
+        default="cut_text",
+        description="what becomes of a longer sample: its last text is cut (never part of a picture), its pictures get "
+        "fewer tiles, or it is left out; every case is named in data_report.jsonl",
+    )
+    packing: bool = Field(
+        default=False,
+        description="lay the samples of a pass end to end instead of padding them; each attends to itself alone, and "
+        "global_batch stays samples per step",
+    )
+    streaming: bool = Field(default=False, description="read the data as training goes on, for sets larger than memory")
+    shuffle_rows: int = Field(default=10_000, ge=1, description="streaming: rows that are shuffled together in memory")
+    bad_rows: float = Field(
+        default=0.01, ge=0, le=1, description="streaming: training stops when a larger share of the rows is unusable"
+    )
+    group_by_length: bool = Field(default=False, description="samples of similar length share a batch: less padding")
+
+    def _other_problems(self) -> Iterator[BluelmError]:
         if self.group_by_length and (self.packing or self.streaming):
             other = "packing" if self.packing else "streaming"
-            problems.append(
-                RecipeError(
-                    f"group_by_length and {other} are both on.",
-                    "Packed samples need no others of their length; a stream does not know the lengths of what comes.",
-                    f"Switch one of them off: --set group_by_length=false, or --set {other}=false.",
-                )
+            yield RecipeError(
+                f"group_by_length and {other} are both on.",
+                "Packed samples need no others of their length; a stream does not know the lengths of what comes.",
+                f"Switch one of them off: --set group_by_length=false, or --set {other}=false.",
             )
-        raise_all(problems)
-        return self
 
 
 class PretrainRecipe(TrainRecipe):

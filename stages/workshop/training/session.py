@@ -3,66 +3,65 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from stages.artifacts.errors import BluelmError, UsageError
 from stages.artifacts.events import Notice
 from stages.workshop.model.checkpoint import quiet
-from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
-from stages.workshop.model.processing import BlueLMVProcessor
 from stages.workshop.training import sharding
-from stages.workshop.training.batches import SampleSet
 from stages.workshop.training.curve import LossCurve
-from stages.workshop.training.data import Prepared
 from stages.workshop.training.divergence import DivergedError
-from stages.workshop.training.evaluation import Evaluation
-from stages.workshop.training.feed import Feed, make_feed
 from stages.workshop.training.history import History
 from stages.workshop.training.interruption import InterruptedByOthers, terminable
-from stages.workshop.training.machine import Machine, arguments, samples_per_device
+from stages.workshop.training.machine import Machine, samples_per_device
 from stages.workshop.training.monitor import Monitor, open_board
 from stages.workshop.training.parameters import GroupPlan
 from stages.workshop.training.processes import is_main
-from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.sample_report import write_report
-from stages.workshop.training.segments import segmented_attention
+from stages.workshop.training.recipe import LearningRecipe
 from stages.workshop.training.states import TrainingState, drop_states, newest_state
 from stages.workshop.training.stream import Emit, Told, stream
-from stages.workshop.training.streamed import Streamed, gather, hand_in
-from stages.workshop.training.streamed_order import StreamedOrder
 from stages.workshop.training.trainer import StageTrainer
 
 
-@dataclass(frozen=True)
-class Session:
-    """What a run works with.
+@dataclass(frozen=True, kw_only=True)
+class Session(ABC):
+    """What a run works with; kinds of it say what is learned from.
 
     Attributes:
         model: float32 weights, trained in place.
-        processor: its tokenizer and picture settings.
-        prepared: samples and tiles, or a stream.
         groups: what is trained, and how fast.
         recipe: everything else.
         machine: where it runs.
         states: folder of the states to resume from.
-        heldout: samples to evaluate on, or None.
         folder: where `training.csv` is written; None writes none.
     """
 
-    model: BlueLMVForConditionalGeneration
-    processor: BlueLMVProcessor
-    prepared: Prepared | Streamed
+    model: PreTrainedModel
     groups: Sequence[GroupPlan]
-    recipe: TrainRecipe
+    recipe: LearningRecipe
     machine: Machine
     states: Path
-    heldout: Prepared | None = None
     folder: Path | None = None
+
+    @abstractmethod
+    def trainer(self, monitor: Monitor, stop: threading.Event) -> StageTrainer:
+        """What trains."""
+
+    @abstractmethod
+    def report(self, trainer: StageTrainer) -> None:
+        """Writes down what became of the data, when all is trained."""
+
+    def attention(self) -> AbstractContextManager[Any]:
+        """Within, the model attends as this kind of run wants it."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Outcome:
         """The loss curve."""
         return self.history.curve
 
-    def figures(self, recipe: TrainRecipe) -> dict[str, float | None]:
+    def figures(self, recipe: LearningRecipe) -> dict[str, float | None]:
         """What the run was like, in the words of `run.json`; of this run alone, but for padding and the loss."""
         seconds = max(sum(self.seconds), 1e-9)
         rows = [row for row in self.history.rows if row.get("seconds")]
@@ -145,12 +144,12 @@ def _work(session: Session, state: TrainingState | None, emit: Emit, stop: threa
     try:
         if recipe.execution.sharding == "fsdp2":
             sharding.shard(session.model, machine.name, bfloat16=recipe.dtype == "bfloat16")
-        with segmented_attention(session.model.language_model) if recipe.packing else nullcontext():
-            trainer = _trainer(session, monitor, stop)
+        with session.attention():
+            trainer = session.trainer(monitor, stop)
             trainer.train(resume_from_checkpoint=str(state.path) if state else None)
         if trainer.state.global_step < recipe.steps:
             raise InterruptedByOthers
-        _report_data(session, trainer)
+        session.report(trainer)
         weights = sharding.full_weights(session.model) if sharding.is_sharded(session.model) else None
     except DivergedError as error:
         error.weights = sharding.full_weights(session.model) if sharding.is_sharded(session.model) else None
@@ -158,21 +157,6 @@ def _work(session: Session, state: TrainingState | None, emit: Emit, stop: threa
     finally:
         monitor.close()
     return Outcome(monitor.history, tuple(monitor.seconds), weights)
-
-
-def _report_data(session: Session, trainer: StageTrainer) -> None:
-    """What became of all rows, written into the artifact by the main process."""
-    prepared, machine = session.prepared, session.machine
-    if isinstance(prepared, Streamed):
-        assert isinstance(trainer.feed.position, StreamedOrder)
-        hand_in(trainer.feed.position, session.states, machine.rank)
-        trainer.accelerator.wait_for_everyone()
-    if session.folder is None or not is_main():
-        return
-    if isinstance(prepared, Streamed):
-        write_report(session.folder, gather(prepared, machine, session.states), prepared.report)
-    else:
-        write_report(session.folder, (case.line() for case in prepared.report.cases or ()), prepared.report)
 
 
 def _monitor(session: Session, state: TrainingState | None, emit: Emit) -> Monitor:
@@ -185,33 +169,7 @@ def _monitor(session: Session, state: TrainingState | None, emit: Emit) -> Monit
     return Monitor(history, emit, session.folder, peaks, board)
 
 
-def _trainer(session: Session, monitor: Monitor, stop: threading.Event) -> StageTrainer:
-    recipe, machine, processor = session.recipe, session.machine, session.processor
-    feed = make_feed(session.prepared, processor, recipe, machine, session.states)
-    return StageTrainer(
-        model=session.model,
-        args=arguments(recipe, machine, session.states),
-        feed=feed,
-        groups=session.groups,
-        optimizer_recipe=recipe.optimizer,
-        pixels=(processor.image_processor.image_mean, processor.image_processor.image_std),
-        execution=recipe.execution,
-        monitor=monitor,
-        evaluation=_evaluation(session, feed),
-        stop=stop,
-    )
-
-
-def _evaluation(session: Session, feed: Feed) -> Evaluation | None:
-    """Held-out samples, put into batches as those of training are."""
-    heldout = session.heldout
-    if heldout is None:
-        return None
-    samples = samples_per_device(session.recipe, session.machine)
-    return Evaluation(SampleSet(heldout.samples, heldout.tiles), feed.collator, samples)
-
-
-def _put_back(model: BlueLMVForConditionalGeneration, use_cache: bool | None) -> None:
+def _put_back(model: PreTrainedModel, use_cache: bool | None) -> None:
     """What training changed beside the weights, as it was: the library switches the cache off in the configuration."""
     model.requires_grad_(True)
     model.eval()
@@ -223,7 +181,7 @@ def _put_back(model: BlueLMVForConditionalGeneration, use_cache: bool | None) ->
         model.config.use_cache = use_cache
 
 
-def _out_of_memory(recipe: TrainRecipe, machine: Machine) -> UsageError:
+def _out_of_memory(recipe: LearningRecipe, machine: Machine) -> UsageError:
     samples = samples_per_device(recipe, machine)
     return UsageError(
         f"Memory ran out with {samples} samples per device and pass ({machine.name}).",

@@ -41,8 +41,9 @@ from stages.workshop.training.plot import PLOT_FILE, draw_history
 from stages.workshop.training.processes import is_main, shared_draft
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.sample_report import read_totals
-from stages.workshop.training.session import Session, train
+from stages.workshop.training.session import train
 from stages.workshop.training.sources import Outline, Source
+from stages.workshop.training.stage_session import StageSession
 from stages.workshop.training.stream import Told
 from stages.workshop.training.streamed import Streamed, first_rows, open_stream
 
@@ -177,7 +178,7 @@ class StageWork:
     heldout: Prepared | None
     features: StoredFeatures | None = None
 
-    def session(self, states: Path, folder: Path | None = None) -> Session:
+    def session(self, states: Path, folder: Path | None = None) -> StageSession:
         """A run of it, its weights loaded.
 
         Args:
@@ -188,8 +189,17 @@ class StageWork:
         attach(model, self.recipe)
         if self.features is not None:
             without_tower(model)
-        processor, groups = self.outline.processor, group(self.plans)
-        return Session(model, processor, self.prepared, groups, self.recipe, self.machine, states, self.heldout, folder)
+        return StageSession(
+            model=model,
+            groups=group(self.plans),
+            recipe=self.recipe,
+            machine=self.machine,
+            states=states,
+            folder=folder,
+            processor=self.outline.processor,
+            prepared=self.prepared,
+            heldout=self.heldout,
+        )
 
 
 def prepare_stage(recipe: TrainRecipe, inputs: StageInputs) -> Generator[Told, None, StageWork]:

@@ -16,7 +16,8 @@ from stages.workshop.training.data import Prepared, prepare, read_rows
 from stages.workshop.training.machine import Machine, check_machine, samples_per_device
 from stages.workshop.training.parameters import group, plan_parameters
 from stages.workshop.training.recipe import TrainRecipe
-from stages.workshop.training.session import Session, train
+from stages.workshop.training.session import train
+from stages.workshop.training.stage_session import StageSession
 from stages.workshop.training.sources import FromCheckpoint
 from stages.workshop.training.trainer import StageTrainer
 
@@ -43,7 +44,15 @@ class Bench:
         prepared: Prepared = drain(prepare(read_rows(self.corpus), self.outline, recipe, None))
         model = self.source.load(self.outline, 0)
         groups = group(plan_parameters({name: tuple(p.shape) for name, p in model.named_parameters()}, recipe))
-        session = Session(model, self.outline.processor, prepared, groups, recipe, self.machine, self.states)
+        session = StageSession(
+            model=model,
+            groups=groups,
+            recipe=recipe,
+            machine=self.machine,
+            states=self.states,
+            processor=self.outline.processor,
+            prepared=prepared,
+        )
         self.outcome = drain(train(session))
         return model
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -17,10 +18,12 @@ from stages.workshop.corpus.processes import process_pool
 from stages.workshop.corpus.rendering.degradations import degrade
 from stages.workshop.corpus.rendering.job import Job
 from stages.workshop.corpus.rendering.page import Page, PageOverflowError, compose
+from stages.workshop.corpus.rendering.page_text import rows_of_text
 from stages.workshop.corpus.rendering.scene import SPLITS, Exchange, Scene, Split
 from stages.workshop.corpus.rendering.tasks import FAMILIES
 from stages.workshop.corpus.row import IMAGE_MARK, Row, Turn
 
+Drawn = TypeVar("Drawn")
 IMAGES = "images"
 # Without colour subsampling: at 112 pixels a third of a PNG's bytes, written 15 times as fast; at 24 nothing to win.
 _JPEG_QUALITY = 92
@@ -34,7 +37,8 @@ def render(job: Job, split: Split, numbers: range, folder: Path, processes: int)
 
     A training picture gives one row that asks about all its tasks; a held-out one gives a row per task.
     """
-    (folder / IMAGES).mkdir(exist_ok=True)
+    if job.form != "text":
+        (folder / IMAGES).mkdir(exist_ok=True)
     draw = partial(_render_one, job, split, folder)
     if processes == 1 or len(numbers) <= _CHUNK:
         yield from map(draw, numbers)
@@ -51,6 +55,33 @@ def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchang
     Raises:
         DataError: chance gave no such scene.
     """
+
+    def finish(drawn: Scene | Page) -> Scene:
+        return compose(drawn, job.look.fonts) if isinstance(drawn, Page) else drawn
+
+    scene, exchanges = _draw(job, split, index, finish)
+    return _degraded(job, split, index, scene), exchanges
+
+
+def draw_page(job: Job, split: Split, index: int) -> tuple[Page, tuple[Exchange, ...]]:
+    """The same as a page that is not typeset, as long as it may be.
+
+    Raises:
+        DataError: chance gave none, or the family draws no pages.
+    """
+
+    def finish(drawn: Scene | Page) -> Page:
+        if not isinstance(drawn, Page):
+            raise PageOverflowError
+        return drawn
+
+    return _draw(job, split, index, finish)
+
+
+def _draw(
+    job: Job, split: Split, index: int, finish: Callable[[Scene | Page], Drawn]
+) -> tuple[Drawn, tuple[Exchange, ...]]:
+    """What a family draws for a number, until it can be asked and finished."""
     turns = job.order(split)
     name = turns[index % len(turns)]
     wanted = job.families[name]
@@ -63,14 +94,14 @@ def draw_scene(job: Job, split: Split, index: int) -> tuple[Scene, tuple[Exchang
             exchanges = [exchange for exchange in drawn.exchanges if exchange.task in wanted]
             if not exchanges or (split != "train" and len(exchanges) < len(wanted)):
                 continue
-            scene = compose(drawn, look.fonts) if isinstance(drawn, Page) else drawn
+            finished = finish(drawn)
         except PageOverflowError:
             overflows += 1
             if overflows == _OVERFLOWS:
                 break
             continue
         chosen = rng.permutation(len(exchanges))
-        return _degraded(job, split, index, scene), tuple(exchanges[place] for place in chosen)
+        return finished, tuple(exchanges[place] for place in chosen)
     raise _nothing_drawn(job, name, wanted, overflows)
 
 
@@ -96,10 +127,11 @@ def probe(job: Job) -> None:
         DataError: families that cannot be drawn, all of them together.
     """
     problems: list[BluelmError] = []
+    draw = draw_page if job.form == "text" else draw_scene
     for name in job.families:
         for split in SPLITS:
             try:
-                draw_scene(job, split, job.order(split).index(name))
+                draw(job, split, job.order(split).index(name))
             except DataError as error:
                 problems.append(error)
                 break
@@ -116,8 +148,11 @@ def _degraded(job: Job, split: Split, index: int, scene: Scene) -> Scene:
 
 
 def _render_one(job: Job, split: Split, folder: Path, index: int) -> list[Row]:
-    scene, exchanges = draw_scene(job, split, index)
     name = f"{split}-{index:06d}"
+    if job.form == "text":
+        page, exchanges = draw_page(job, split, index)
+        return rows_of_text(name, page, split, exchanges, job.turns)
+    scene, exchanges = draw_scene(job, split, index)
     file = f"{IMAGES}/{name}.{'jpg' if job.form == 'jpeg' else 'png'}"
     (folder / file).write_bytes(encode(scene.picture, job.form))
     return rows_about(name, file, split, exchanges, job.turns)

@@ -1,0 +1,67 @@
+"""Single faces of fonts (a file, a number in it) for drawing letter by letter, and which scripts each covers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typst
+from fontTools.ttLib import TTFont, TTLibError
+
+from stages.artifacts.errors import RecipeError
+from stages.workshop.corpus.rendering.scripts import characters_of
+
+
+@dataclass(frozen=True, order=True)
+class Face:
+    """One face of a family: regular, bold, italic …; `scripts` are those of the asked ones that it covers."""
+
+    family: str
+    path: str
+    index: int
+    scripts: tuple[str, ...]
+
+
+def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequence[str]) -> tuple[Face, ...]:
+    """All faces of some families that lie in folders and cover English, in an order that is always the same.
+
+    Args:
+        folders: searched with their subfolders.
+        families: their names; each must be there.
+        scripts: what is asked for; "latin" must be among them.
+
+    Raises:
+        RecipeError: a family is not there, or cannot print English.
+    """
+    found: dict[str, list[Face]] = {name: [] for name in families}
+    for info in typst.Fonts(include_system_fonts=False, include_embedded_fonts=False, font_paths=list(folders)).fonts():
+        if info.family in found and info.path is not None:
+            covered = _covered(str(info.path), info.index, tuple(scripts))
+            if "latin" in covered:
+                found[info.family].append(Face(info.family, str(info.path), info.index, covered))
+    lacking = sorted(name for name, faces in found.items() if not faces)
+    if lacking:
+        raise RecipeError(
+            f"No face of {', '.join(lacking)} in {', '.join(folders) or 'no folder'} covers English.",
+            "Pages are drawn in the fonts that the recipe names, so that they are always the same.",
+            "Put these fonts there (recipes/demo/fonts.sh fetches the shipped recipe's), or name others.",
+        )
+    # By file name, not by place: the same fonts elsewhere give the same pages.
+    return tuple(sorted({face for faces in found.values() for face in faces}, key=_order))
+
+
+def _order(face: Face) -> tuple[str, str, int]:
+    return face.family, Path(face.path).name, face.index
+
+
+@functools.cache
+def _covered(path: str, index: int, scripts: tuple[str, ...]) -> tuple[str, ...]:
+    """Scripts all of whose characters a face has; none where its tables cannot be read."""
+    try:
+        with TTFont(path, fontNumber=index, lazy=True) as font:
+            characters = set(font.getBestCmap() or ())
+    except (TTLibError, OSError, KeyError):
+        return ()
+    return tuple(script for script in scripts if characters_of(script) <= characters)
