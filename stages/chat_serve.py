@@ -22,8 +22,8 @@ from stages.device.runtime.engine import Engine
 from stages.device.runtime.pictures import StoredFeatures
 from stages.device.serve.access import Access, hosts_of, is_loopback
 from stages.device.serve.limits import MB, ServeLimits
-from stages.device.serve.metrics import JOB_ENDS
 from stages.device.serve.listening import Address, HttpServer, listen, parse_address
+from stages.device.serve.metrics import JOB_ENDS
 from stages.device.serve.picture_files import PictureFolder
 from stages.device.serve.picture_sources import PictureSources
 from stages.device.serve.remote import RemotePictures

@@ -135,9 +135,9 @@ def test_broken_pictures_and_bombs_are_refused(start: Any, fake: Any, about: Any
         def __getattr__(self, name: str) -> Any:
             return getattr(self.inner, name)
 
-        def features(self, picture: Any) -> Any:
+        def features(self, picture: Any, on_tiles: Any = None) -> Any:
             load_image_bytes(picture.data, picture.place)
-            return self.inner.features(picture)
+            return self.inner.features(picture, on_tiles)
 
     live = start(Decoding(fake()))
     for data in broken_pictures(png):

@@ -7,7 +7,9 @@ import { Turn } from "./turn.js";
 const $ = (id) => document.getElementById(id);
 const turns = [];
 let pictures = [];
+let last = null; // the picture that was added last
 let current = null; // the turn that is being answered
+let refused = null; // the turn that waits for a key
 let model = null;
 
 // ---- asking
@@ -39,12 +41,15 @@ async function ask(turn) {
   $("turns").setAttribute("aria-busy", "true");
   try {
     model ??= await enter();
-    await turn.ask(model, before, () => scroll(false));
+    await fitting(turn, before);
     tell(turn.state === "stopped" ? "Stopped." : turn.said);
   } catch (problem) {
     if (turn.state !== "failed") turn.fail(problem);
     scroll(true);
-    if (problem.status === 401) open(problem.message);
+    if (problem.status === 401) {
+      refused = turn;
+      open(problem.message);
+    }
   } finally {
     $("turns").setAttribute("aria-busy", "false");
     current = null;
@@ -52,8 +57,22 @@ async function ask(turn) {
   }
 }
 
+// Asks; what no longer fits the model loses its oldest turns, each whole.
+async function fitting(turn, before) {
+  for (;;) {
+    try {
+      return await turn.ask(model, before, () => scroll(false));
+    } catch (problem) {
+      const oldest = before.find((other) => !other.forgotten);
+      if (problem.code !== "context_length_exceeded" || !oldest) throw problem;
+      oldest.forget();
+    }
+  }
+}
+
 function restart() {
   current?.stop();
+  refused = null;
   for (const turn of turns.splice(0)) {
     turn.pictures.forEach((picture) => picture.leave());
     turn.element.remove();
@@ -73,7 +92,8 @@ function add(files) {
       warn(`${file.name} is no picture.`);
       continue;
     }
-    const picture = new Picture(file, tell);
+    const picture = new Picture(file, tell, last);
+    last = picture;
     picture.remover.addEventListener("click", () => drop(picture));
     pictures.push(picture);
     $("pictures").append(picture.figure);
@@ -113,6 +133,9 @@ async function arrive() {
     $("notice").hidden = true;
     if ($("door").open) $("door").close();
     $("question").focus();
+    const turn = refused;
+    refused = null;
+    if (turn) ask(turn);
   } catch (problem) {
     if (problem.status === 401) open(problem.message);
     else warn(problem.message);

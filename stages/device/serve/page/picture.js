@@ -5,8 +5,9 @@ import { encode } from "./api.js";
 const numbers = new Intl.NumberFormat("en");
 
 export class Picture {
-  // file: what was chosen; told: called with a sentence for the screen reader when something is done.
-  constructor(file, told) {
+  // file: what was chosen; told: called with a sentence for the screen reader when something is done; after: the picture
+  // before it, which the server is to have first.
+  constructor(file, told, after) {
     this.file = file;
     this.name = file.name || "Pasted picture";
     this.told = told;
@@ -18,7 +19,8 @@ export class Picture {
     this.show();
     this.uri = dataUri(file);
     this.uri.catch(() => {}); // told when it is asked for
-    this.watch();
+    this.known = new Promise((resolve) => (this.knows = resolve));
+    Promise.resolve(after?.known).then(() => this.watch());
   }
 
   show() {
@@ -45,11 +47,14 @@ export class Picture {
       const busy = problem.status === 429;
       this.say(busy ? "later" : "failed", busy ? "The server is busy: read with the question." : problem.message);
       if (!busy) this.told(`${this.name}: ${problem.message}`);
+    } finally {
+      this.knows();
     }
   }
 
   plan(plan) {
     this.planned = plan;
+    this.knows();
     const [width, height] = plan.canvas;
     const [left, top, right, bottom] = plan.picture;
     const stage = this.figure.querySelector(".stage");

@@ -36,7 +36,7 @@ export class Turn {
     this.begin();
     const clock = new Clock();
     try {
-      const messages = await conversation([...before, this]);
+      const messages = await conversation([...before.filter((turn) => !turn.forgotten), this]);
       for await (const piece of answer(model, messages, this.leaving.signal)) {
         if (piece.usage) this.end(clock, piece);
         else this.add(clock, piece.text, grown);
@@ -55,6 +55,13 @@ export class Turn {
 
   stop() {
     this.leaving?.abort();
+  }
+
+  // The conversation has become too long: the model no longer reads this turn.
+  forget() {
+    this.forgotten = true;
+    this.element.classList.add("forgotten");
+    this.find(".figures").textContent = "No longer read by the model: the conversation is as long as it can be.";
   }
 
   begin() {
