@@ -9,8 +9,7 @@ side. Exported models answer through the device's runtime and import no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,10 +20,9 @@ from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_date
 from stages.artifacts.manifest import RUN_FILE, parent_of
 from stages.artifacts.recipes import RecipeModel
-from stages.device.prompt.messages import user
-from stages.evaluate.answering import Reply
 from stages.evaluate.asking import Asked, ask, choose
 from stages.evaluate.baseline import QuestionOnly
+from stages.evaluate.opening import KINDS, TorchAnswers, opened_answerer
 from stages.evaluate.questions import Question, read_questions
 from stages.evaluate.report import (
     DataFacts,
@@ -37,10 +35,7 @@ from stages.evaluate.report import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from stages.artifacts.folder import Artifact
-    from stages.evaluate.answering import Answerer
 
 TRAINING_SPLIT = "train"
 SECONDS = "seconds_answering"
@@ -103,7 +98,7 @@ class EvalPlan:
 
 def plan(config: EvalConfig, model: Path, corpus: Path) -> EvalPlan:
     """What `run` would do; raises as it does."""
-    source = open_artifact(model, "checkpoint", "quantized", "onnx")
+    source = open_artifact(model, *KINDS)
     questions = _questions(config, corpus)
     tasks = sorted({question.task for question in questions})
     counts = {task: sum(question.task == task for question in questions) for task in tasks}
@@ -129,7 +124,7 @@ def run(
         UsageError: a task that no question has.
         ModelError, ImageError: the model or a picture cannot be read.
     """
-    source = open_artifact(model, "checkpoint", "quantized", "onnx")
+    source = open_artifact(model, *KINDS)
     questions = _questions(config, corpus)
     if not questions:
         yield Notice(f"{corpus} has no question in {config.split}: there is nothing to measure.", "warning")
@@ -168,7 +163,21 @@ def _evaluate(
     baseline = QuestionOnly(read_questions(corpus, TRAINING_SPLIT) if has_training else [])
     if not has_training:
         yield Notice(f"{corpus} has no {TRAINING_SPLIT}.json: the question-only baseline knows nothing.", "warning")
-    with _answerer(config, source) as answerer:
+
+    def load() -> TorchAnswers:
+        from stages.workshop.quant.greedy import GreedyAnswers
+
+        quantized = source.kind == "quantized"
+        return GreedyAnswers(
+            source.path,
+            quantized=quantized,
+            max_tokens=config.max_tokens,
+            batch=config.batch,
+            threads=config.threads,
+            device=config.device,
+        )
+
+    with opened_answerer(source, load, max_tokens=config.max_tokens, threads=config.threads) as answerer:
         asked = yield from ask(questions, answerer, baseline)
     files = (entry.stat().st_size for entry in source.path.rglob("*") if entry.is_file())
     model = ModelFacts.model_validate(
@@ -176,106 +185,3 @@ def _evaluate(
     )
     data = DataFacts(corpus=parent_of(corpus).digest, split=config.split, questions=digest_questions(questions))
     return make_report(model, data, asked.answered), asked
-
-
-@contextmanager
-def _answerer(config: EvalConfig, source: Artifact) -> Iterator[Answerer]:
-    """The model, loaded, behind the one interface."""
-    if source.kind == "onnx":
-        from stages.evaluate.device_answerer import exported_answerer
-
-        with exported_answerer(source.path, max_tokens=config.max_tokens, threads=config.threads) as answerer:
-            yield answerer
-    else:
-        yield _TorchAnswerer(source, config)
-
-
-class _TorchAnswerer:
-    """A checkpoint, float or quantized, that answers several questions at once, greedily.
-
-    Only prompts of one length are batched, so that nothing is padded and each answer is what it would be alone. A
-    quantized one has the device's INT8 cache. Axes: B questions, L tokens, V vocabulary, H model width.
-    """
-
-    def __init__(self, source: Artifact, config: EvalConfig) -> None:
-        import torch
-        from transformers import DynamicCache
-
-        from stages.workshop.model.checkpoint import load_checkpoint
-        from stages.workshop.quant.simulation import load_quantized, simulated_cache
-
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        self._config, quantized = config, source.kind == "quantized"
-        self._model, self._processor = load_quantized(source.path) if quantized else load_checkpoint(source.path)
-        self._model.to(config.device)
-        text = self._model.config
-        self._new_cache = (lambda: simulated_cache(source.path, text)) if quantized else DynamicCache
-        eos = self._model.generation_config.eos_token_id
-        self._stops = set(eos) if isinstance(eos, list) else {eos}
-
-    def __call__(self, questions: Sequence[Question]) -> Iterator[Reply]:
-        """Answers in order, `batch` questions at a time."""
-        import torch
-
-        for start in range(0, len(questions), self._config.batch):
-            with torch.inference_mode():
-                replies = self._answer_group(questions[start : start + self._config.batch])
-            yield from replies
-
-    def _answer_group(self, questions: Sequence[Question]) -> list[Reply]:
-        import torch
-
-        seen: dict[tuple[Path, ...], tuple[list[int], torch.Tensor | None]] = {}
-        prompts = []
-        for question in questions:
-            if question.pictures not in seen:
-                seen[question.pictures] = self._encode(question.pictures)
-            tokens, _ = seen[question.pictures]
-            messages = [user(question.text, images=len(tokens))]
-            prompts.append(self._processor.prompts.encode(messages, tokens, add_generation_prompt=True))
-        replies: dict[int, Reply] = {}
-        for length in {len(prompt.ids) for prompt in prompts}:
-            same = [index for index, prompt in enumerate(prompts) if len(prompt.ids) == length]
-            pictures = [features for index in same if (features := seen[questions[index].pictures][1]) is not None]
-            ids = torch.tensor([prompts[index].ids for index in same], device=self._config.device)  # [B, L]
-            for index, answer in zip(same, self._generate(ids, pictures), strict=True):
-                text = self._processor.prompts.decode(answer)
-                replies[index] = Reply(text, prompts[index].image_tokens, length, len(answer))
-        return [replies[index] for index in range(len(questions))]
-
-    def _encode(self, pictures: Sequence[Path]) -> tuple[list[int], torch.Tensor | None]:
-        """Image tokens of each picture, and the features [tokens, H] of all."""
-        import torch
-
-        from stages.device.imaging.loading import load_image
-
-        if not pictures:
-            return [], None
-        cut = self._processor.image_processor([load_image(path) for path in pictures])
-        pixels = torch.from_numpy(cut["pixel_values"]).to(self._config.device)
-        features = self._model.get_image_features(pixels)  # [tiles, tokens, H]
-        return list(cut["tokens_per_image"]), features.flatten(0, 1)  # [tokens, H]
-
-    def _generate(self, ids: torch.Tensor, pictures: Sequence[torch.Tensor]) -> list[list[int]]:
-        """Answers to the prompts [B, L], without the token that ends them."""
-        import torch
-
-        answers: list[list[int]] = [[] for _ in ids]
-        open_rows = set(range(len(answers)))
-        state: dict[str, Any] = {"past_key_values": self._new_cache(), "use_cache": True, "logits_to_keep": 1}
-        features = torch.cat(list(pictures)) if pictures else None
-        logits = self._model(input_ids=ids, image_features=features, **state).logits[:, -1]  # [B, V]
-        for step in range(self._config.max_tokens):
-            # A slot without a picture is never an answer.
-            logits[:, self._model.config.image_token_id] = -torch.inf
-            tokens = logits.argmax(dim=-1)  # [B]
-            for row, token in enumerate(tokens.tolist()):
-                if token in self._stops:
-                    open_rows.discard(row)
-                elif row in open_rows:
-                    answers[row].append(token)
-            if not open_rows or step + 1 == self._config.max_tokens:
-                break
-            logits = self._model(input_ids=tokens[:, None], **state).logits[:, -1]  # [B, V]
-        return answers
