@@ -21,7 +21,7 @@ from stages.device.runtime.chat_config import ChatConfig, chat_options
 from stages.device.runtime.engine import Engine
 from stages.device.runtime.pictures import StoredFeatures
 from stages.device.serve.access import Access, hosts_of, is_loopback
-from stages.device.serve.limits import MB, ServeLimits
+from stages.device.serve.limits import ServeLimits
 from stages.device.serve.listening import Address, HttpServer, listen, parse_address
 from stages.device.serve.metrics import JOB_ENDS
 from stages.device.serve.picture_files import PictureFolder
@@ -99,7 +99,7 @@ def run(
                 engine,
                 config.name or engine.config.name,
                 f"fp_{artifact.digest[:12]}",
-                int(config.limits.cache_mb * MB),
+                config.limits,
                 stored,
             ),
             config.limits,

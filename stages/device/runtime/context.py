@@ -83,6 +83,11 @@ class Context:
         return len(self._keys)
 
     @property
+    def keys(self) -> Sequence[Key]:
+        """One key for each of them."""
+        return self._keys
+
+    @property
     def limit(self) -> int:
         """Positions the model can hold."""
         return self.decoder.spec.max_context

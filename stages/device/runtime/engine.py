@@ -220,12 +220,14 @@ class Engine:
         asked = self.clock() if asked is None else asked
         options = options or AnswerOptions()
         encoded = self.prompt.encode(messages, [picture.tokens for picture in pictures], add_generation_prompt=True)
-        context = self.language.context
-        if len(encoded.ids) > context.limit:
-            raise overflow(len(encoded.ids), context.limit)
+        limit = self.language.context.limit
+        if len(encoded.ids) > limit:
+            raise overflow(len(encoded.ids), limit)
         started = self.clock()
         slots = [PictureSlot(picture.digest, picture.features) for picture in pictures]
-        read = context.read(TokenPrompt(encoded.ids, self.prompt.image_token_id, slots))
+        prompt = TokenPrompt(encoded.ids, self.prompt.image_token_id, slots)
+        context = self.language.contexts.choose(prompt.keys())
+        read = context.read(prompt)
         prefilled = self.clock()
         state = Generation()
         tokens = generate(

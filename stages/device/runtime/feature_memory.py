@@ -14,10 +14,11 @@ class FeatureMemory:
 
     Args:
         limit: most bytes.
+        most: most pictures; None for any number.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, most: int | None = None) -> None:
+        self._limit, self._most = limit, most
         self._kept: OrderedDict[str, PictureFeatures] = OrderedDict()
         self.nbytes = 0
 
@@ -34,10 +35,10 @@ class FeatureMemory:
     def put(self, picture: PictureFeatures) -> None:
         """Keeps a picture's features, unless they alone are too large."""
         size = picture.features.nbytes
-        if size > self._limit or picture.digest in self._kept:
+        if size > self._limit or self._most == 0 or picture.digest in self._kept:
             return
         self._kept[picture.digest] = picture
         self.nbytes += size
-        while self.nbytes > self._limit:
+        while self.nbytes > self._limit or (self._most is not None and len(self) > self._most):
             _, dropped = self._kept.popitem(last=False)
             self.nbytes -= dropped.features.nbytes

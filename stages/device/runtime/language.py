@@ -10,6 +10,7 @@ from stages.device.contract.device_config import DeviceConfig
 from stages.device.contract.names import DECODER_FILE
 from stages.device.runtime.cache import KVCache
 from stages.device.runtime.context import Context
+from stages.device.runtime.contexts import Contexts
 from stages.device.runtime.decoder import DEFAULT_CHUNK, Decoder
 from stages.device.runtime.embedder import Embedder
 from stages.device.runtime.prefill import load_prefill
@@ -24,8 +25,13 @@ DEFAULT_CAPACITY = 2048
 class LanguageModel:
     """A ready decoder and how long loading took."""
 
-    context: Context
+    contexts: Contexts
     load_s: float
+
+    @property
+    def context(self) -> Context:
+        """The context that was used last; the only one, unless more are allowed."""
+        return self.contexts.latest
 
 
 def load_language(
@@ -58,4 +64,4 @@ def load_language(
     graph = Graph(folder / DECODER_FILE, threads, cache, flash=compact is None)
     decoder = Decoder(graph, spec, KVCache(spec, capacity), compact)
     graph.drop_pages()
-    return LanguageModel(Context(decoder, embedder, chunk), time.perf_counter() - started)
+    return LanguageModel(Contexts(Context(decoder, embedder, chunk)), time.perf_counter() - started)

@@ -17,6 +17,7 @@ from stages.device.runtime.engine import Answer, AnswerOptions, Engine
 from stages.device.runtime.feature_memory import FeatureMemory
 from stages.device.runtime.generator import Token
 from stages.device.runtime.pictures import FeatureStore, PictureReader
+from stages.device.serve.limits import MB, ServeLimits
 from stages.device.serve.picture_sources import RequestPicture
 
 
@@ -64,16 +65,20 @@ class EngineModel:
         engine: it, loading or loaded.
         name: what clients call it.
         fingerprint: digest of the export.
-        cache_bytes: features to keep.
+        limits: what may be kept for later requests.
         stored: features that need not be computed.
+
+    Raises:
+        ModelError: the language side cannot be loaded.
     """
 
     def __init__(
-        self, engine: Engine, name: str, fingerprint: str, cache_bytes: int, stored: FeatureStore | None = None
+        self, engine: Engine, name: str, fingerprint: str, limits: ServeLimits, stored: FeatureStore | None = None
     ) -> None:
         self.engine, self.name, self.fingerprint = engine, name, fingerprint
         self._reader = PictureReader(engine.encoder, engine.config, stored)
-        self._cache = FeatureMemory(cache_bytes)
+        self._cache = FeatureMemory(int(limits.cache_mb * MB), limits.cache_pictures)
+        engine.language.contexts.allow(limits.contexts, limits.contexts_mb * MB)
 
     def check(self, messages: Sequence[Message], sizes: Sequence[Size]) -> None:
         """Renders and counts the prompt, so that what does not fit is told before anything waits or is encoded.
