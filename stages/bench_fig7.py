@@ -79,6 +79,10 @@ def _measure(config: Fig7Config, source: Artifact | None, keep: Path | None) -> 
     job = yield from run_job(config, work, source, pictures, keep)
     times = {one.tiles_per_batch or 0: one.samples_s for one in job.records if one.policy == job.records[0].policy}
     claim = f"{CLAIMED} tiles per batch encode a picture of {config.tiles} tiles fastest"
-    finding = fastest_finding(claim, "5.3, Fig. 7", times, CLAIMED, "{} tiles per batch")
+    finding = fastest_finding(claim, "5.3, Fig. 7", times, CLAIMED, _named)
     summary = summary_of(job, config.model_dump(mode="json"), figure="fig7", findings=[finding])
     return Bench(job.records, summary, (fig7_chart(job.records, CLAIMED),))
+
+
+def _named(tiles: int) -> str:
+    return f"{tiles} tile{'s' if tiles > 1 else ''} per batch"

@@ -84,8 +84,8 @@ def _measure(config: Fig8Config, source: Artifact | None, keep: Path | None) -> 
             name,
         )
         for test, does, name in (
-            ("prefill", "reads a prompt fastest", "reading in t{}"),
-            ("decode", "has the fastest decoding behind it", "writing behind t{}"),
+            ("prefill", "reads a prompt fastest", "reading in t{}".format),
+            ("decode", "has the fastest decoding behind it", "writing behind t{}".format),
         )
         if any(one.test == test for one in first)
     ]

@@ -13,6 +13,7 @@ from bluelm_cli.commands.bench_fig8 import fig8
 from bluelm_cli.commands.bench_ops import ops
 from bluelm_cli.commands.bench_run import run
 from bluelm_cli.commands.bench_table import table
+from bluelm_cli.commands.bench_table5 import table5
 from bluelm_cli.default_group import DefaultGroup
 
 bench = typer.Typer(cls=DefaultGroup, add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,7 @@ bench.command("run")(run)
 bench.command("fig5")(fig5)
 bench.command("fig7")(fig7)
 bench.command("fig8")(fig8)
+bench.command("table5")(table5)
 bench.command("ops")(ops)
 bench.command("eval")(evaluate)
 bench.command("agreement")(agreement)

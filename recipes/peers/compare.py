@@ -10,26 +10,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import select
-import signal
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.errors import BluelmError
 from stages.measure.disturbance import watched
 from stages.measure.machine import describe_machine, usable_cores
 from stages.measure.paired import fastest, paired_ratio
+from stages.measure.peer_process import PeerProcess
 
 HERE = Path(__file__).resolve().parent
 TESTS = ("prefill", "decode", "vit")
 # Turns may be disturbed and done again until there are so many times as many as were asked for.
 AGAIN = 3
-STOPPED_S = 1.0
 VIT_FORMS = ("int8", "int16")
 POLICIES = ("mix", "paper", "int8", "float")
 
@@ -57,58 +54,8 @@ class Comparison:
     unit: str
 
 
-@dataclass
-class Worker:
-    """A process that runs what it is asked for and is stopped in between."""
-
-    command: Sequence[str]
-    log: Path
-    versions: dict[str, str] = field(default_factory=dict)
-
-    def __enter__(self) -> Worker:
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1
-            )
-        self.versions = self._answer()["versions"]
-        self._signal(signal.SIGSTOP)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._signal(signal.SIGCONT)
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-
-    def ask(self, test: str, case: str) -> dict[str, Any]:
-        """One answer; the process is stopped again when it has come."""
-        self._signal(signal.SIGCONT)
-        self.process.stdin.write(json.dumps({"test": test, "case": case}) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
-        self._signal(signal.SIGSTOP)
-        return answer
-
-    def _answer(self) -> dict[str, Any]:
-        # Whoever stops processes to have quiet may stop this one, while it should be working: let it go on.
-        while not select.select([self.process.stdout], [], [], STOPPED_S)[0] and self.process.poll() is None:
-            self._signal(signal.SIGCONT)
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            tail = "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
-            raise SystemExit(f"{' '.join(self.command)} ended with {self.process.returncode}:\n{tail}")
-        return json.loads(line)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process.pid, number)
-
-
 def run_turns(
-    comparison: Comparison, workers: Mapping[str, Worker], warmup: int, pairs: int, calm: float = 1.0
+    comparison: Comparison, workers: Mapping[str, PeerProcess], warmup: int, pairs: int, calm: float = 1.0
 ) -> Iterator[dict[str, Any]]:
     """Records of `pairs` turns, after `warmup` turns that don't count.
 
@@ -132,7 +79,7 @@ def run_turns(
         yield from records
 
 
-def _one_run(comparison: Comparison, one: Contender, workers: Mapping[str, Worker], turn: int) -> dict[str, Any]:
+def _one_run(comparison: Comparison, one: Contender, workers: Mapping[str, PeerProcess], turn: int) -> dict[str, Any]:
     worker = workers[one.worker]
     with watched(worker.process.pid) as seen:
         seconds = worker.ask(comparison.test, one.case)["seconds"]
@@ -210,7 +157,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def vit_errors(workers: Mapping[str, Worker], contenders: Sequence[Contender]) -> list[dict[str, Any]]:
+def vit_errors(workers: Mapping[str, PeerProcess], contenders: Sequence[Contender]) -> list[dict[str, Any]]:
     """Relative errors against torch in float32; ours also against torch with the weights already rounded."""
     import numpy as np
 
@@ -294,7 +241,7 @@ def compare(options: argparse.Namespace, work: Path) -> dict[str, Any]:
             with contextlib.ExitStack() as stack:
                 workers = {}
                 for name, (python, script, *rest) in commands.items():
-                    worker = Worker([python, str(HERE / script), *rest], options.out / f"{name}.log")
+                    worker = PeerProcess([python, str(HERE / script), *rest], options.out / f"{name}.log")
                     workers[name] = stack.enter_context(worker)
                     versions[Path(script).stem] = " ".join(f"{key} {value}" for key, value in worker.versions.items())
                 for comparison in comparisons:
@@ -374,7 +321,10 @@ def main() -> None:
     options = options_of(sys.argv[1:])
     if options.check:
         return
-    result = compare(options, options.work)
+    try:
+        result = compare(options, options.work)
+    except BluelmError as error:
+        raise SystemExit(str(error)) from error
     (options.out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = markdown(result)
     (options.out / "result.md").write_text(table, encoding="utf-8")

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 GENERATOR = "bluelm bench"
 TITLES = {
-    "run": "How fast {} is here",
-    "fig5": "Fig. 5 here: patch embedding beside the ViT blocks, {}",
-    "fig7": "Fig. 7 here: tiles per batch, {}",
-    "fig8": "Fig. 8 here: tokens a call of prefill, {}",
-    "table5": "Table 5 here: {}",
-    "tune": "What suits this machine: {}",
+    "run": "How fast it is here",
+    "fig5": "Fig. 5 here: patch embedding beside the ViT blocks",
+    "fig7": "Fig. 7 here: tiles per batch",
+    "fig8": "Fig. 8 here: tokens a call",
+    "table5": "Table 5 here",
+    "tune": "What suits this machine",
 }
 _WORDS = ("test", "engine", "model", "policy", "KV", "what", "of", "unit", "note", "lane", "part", "quantity", "where")
 _LONG = ("not the same", "what of it", "value of it")
@@ -37,14 +37,15 @@ def write_bench_report(folder: Path, bench: Bench) -> None:
 def render_bench(bench: Bench) -> str:
     """The report as HTML."""
     summary = bench.summary.as_dict()
-    title = TITLES.get(summary["figure"], summary["figure"] + ": {}").format(summary["model"])
+    title = TITLES.get(summary["figure"], summary["figure"])
     return render_page(GENERATOR, title, _facts(summary), _figures(bench, summary), _tables(bench, summary))
 
 
 def _facts(summary: Mapping[str, Any]) -> str:
     machine, versions = summary["machine"], summary["versions"]
     sets = " ".join(machine["instruction_sets"])
-    told = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_mb'] / 1024:.0f} GiB ({sets})."
+    told = f"{summary['model']} on {machine['cpu']}, {machine['cores']} cores ({sets}), "
+    told += f"{machine['memory_mb'] / 1024:.0f} GiB."
     told += f" Peak memory {summary['peak_rss_mb']:,.0f} MB."
     return told + " " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."
 
@@ -71,7 +72,7 @@ def _tables(bench: Bench, summary: Mapping[str, Any]) -> Iterator[str]:
         yield _table("What this machine reached in turns with it, 10^9 a second", ["what", "median", "best"], rows)
     rows = [_drift(one) for one in summary["drift"]]
     yield _table("Drift", ["test", "turns", "change over them", "by chance", "noise", "others had"], rows)
-    settings = [[name, str(value)] for name, value in summary["settings"].items()]
+    settings = [[name, _setting(value)] for name, value in summary["settings"].items()]
     yield _table("Settings", ["what", "value of it"], settings)
 
 
@@ -119,5 +120,14 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _setting(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_setting, value)) or "–"
+    return "–" if value is None else "yes" if value is True else "no" if value is False else str(value)
+
+
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without its empty columns."""
+    kept = [index for index in range(len(columns)) if any(row[index] not in ("", "–") for row in rows)]
+    columns, rows = [columns[index] for index in kept], [[row[index] for index in kept] for row in rows]
     return table(title, columns, rows, words=_WORDS, long=_LONG)

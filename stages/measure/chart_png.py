@@ -58,9 +58,10 @@ def _said(bar: Bar) -> str:
 def _lanes(axis: Any, chart: Lanes) -> None:
     for index, lane in enumerate(chart.lanes):
         for span in lane.spans:
-            axis.barh(
-                index, span.end - span.start, left=span.start, height=0.62, color=_COLOURS[span.colour], ec="white"
-            )
+            wide, colour = span.end - span.start, _COLOURS[span.colour]
+            axis.barh(index, wide, left=span.start, height=0.62, color=colour, ec="white", lw=0.5, zorder=2)
+            # However short: what ran is seen.
+            axis.plot([span.start] * 2, [index - 0.31, index + 0.31], color=colour, lw=0.8, zorder=3)
     names = [f"{lane.group}\n{lane.label}" for lane in chart.lanes]
     axis.set_yticks(range(len(names)), names, fontsize=8.5, color=_INK)
     axis.set_xlabel("seconds", fontsize=9, color=_FAINT)

@@ -20,6 +20,8 @@ from stages.measure.records import Record
 CHANCE, CHANGE = 0.02, 0.05
 # So much scatter around the trend makes times hard to compare, so much foreign work too.
 NOISE, OTHERS = 0.10, 0.10
+# With so much foreign work even ratios say little: what waits actively for its threads suffers far more.
+TOO_MUCH = 0.25
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,32 @@ class Drift:
         """Whether the machine got slower or faster, beyond what chance does."""
         return self.chance <= CHANCE and abs(self.change) >= CHANGE
 
-    def sentences(self) -> tuple[str, ...]:
-        """What is worth telling; nothing of a quiet run."""
-        told = []
-        if self.trend:
-            slower = self.change > 0
-            way = "rose" if slower else "fell"
-            cause = "heat or other work slows this machine down" if slower else "this machine was still waking up"
-            told.append(
-                f"{self.test}: times {way} by {abs(self.change):.0%} over {self.turns} turns "
-                f"(chance: {self.chance:.1%}), {cause}. Ratios of one turn hold, times don't."
-            )
-        if self.noise > NOISE:
-            told.append(f"{self.test}: times scatter by {self.noise:.0%}. More --runs, or a quieter machine.")
-        if self.others is not None and self.others > OTHERS:
-            told.append(f"{self.test}: other processes had {self.others:.0%} of the processor.")
-        return tuple(told)
+
+def disturbed_by(found: Sequence[Drift]) -> float | None:
+    """The share that others had in the most disturbed test, where that was too much for any verdict."""
+    shares = [drift.others for drift in found if drift.others is not None and drift.others > TOO_MUCH]
+    return max(shares, default=None)
+
+
+def drift_sentences(found: Sequence[Drift]) -> tuple[str, ...]:
+    """What is worth telling of all tests of a bench; nothing of a quiet one."""
+    told = [_trend(drift) for drift in found if drift.trend]
+    noisy = [f"{drift.test} by {drift.noise:.0%}" for drift in found if drift.noise > NOISE]
+    if noisy:
+        told.append(f"Times scatter: {', '.join(noisy)}. Take more --runs, or a quieter machine.")
+    shared = [f"{one.others:.0%} during {one.test}" for one in found if one.others is not None and one.others > OTHERS]
+    if shared:
+        told.append(f"Other processes had the processor: {', '.join(shared)}. Take ratios, not times.")
+    return tuple(told)
+
+
+def _trend(drift: Drift) -> str:
+    slower = drift.change > 0
+    cause = "heat or other work slowed this machine down" if slower else "the machine was still waking up"
+    return (
+        f"{drift.test}: times {'rose' if slower else 'fell'} by {abs(drift.change):.0%} over {drift.turns} turns "
+        f"(chance does that in {drift.chance:.1%} of runs): {cause}. Ratios of one turn hold, times don't."
+    )
 
 
 def drifts(records: Iterable[Record]) -> tuple[Drift, ...]:
@@ -81,11 +93,13 @@ def _drift(test: str, records: Sequence[Record]) -> Drift:
     # A turn's pace: the median over its cases of time over that case's own median.
     relative = [[sample / record.seconds for sample in record.samples_s] for record in records]
     paces = [statistics.median(turn) for turn in zip(*relative, strict=True)]
+    # Of logarithms, so that twice as slow and twice as fast are as far from no change.
+    steady = slope([math.log(pace) for pace in paces])
     others = [share for record in records for share in record.samples_others or () if share is not None]
     return Drift(
         test=test,
         turns=len(paces),
-        change=slope(paces) * (len(paces) - 1) / statistics.median(paces),
+        change=math.expm1(steady * (len(paces) - 1)),
         chance=chance_of_trend(paces),
         noise=statistics.median(abs(pace - statistics.median(paces)) for pace in paces) / statistics.median(paces),
         others=statistics.median(others) if others else None,

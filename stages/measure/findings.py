@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from stages.measure.paired import CONFIDENCE, PairedRatio, fastest, paired_ratio
@@ -34,7 +34,9 @@ class Finding:
         return asdict(self)
 
 
-def fastest_finding(claim: str, section: str, times: Mapping[int, Sequence[float]], claimed: int, name: str) -> Finding:
+def fastest_finding(
+    claim: str, section: str, times: Mapping[int, Sequence[float]], claimed: int, name: Callable[[int], str]
+) -> Finding:
     """Whether one setting is the fastest of all.
 
     Each alternative's interval is widened so that all of them together hold with 95 % (Bonferroni).
@@ -44,11 +46,11 @@ def fastest_finding(claim: str, section: str, times: Mapping[int, Sequence[float
         section: where.
         times: seconds of each turn, by setting.
         claimed: the setting that was fastest there.
-        name: a setting in words, with {} for its value: "{} tiles per batch".
+        name: a setting in words.
     """
     others = [setting for setting in times if setting != claimed]
     if claimed not in times or not others:
-        measured = ", ".join(name.format(setting) for setting in times) or "nothing"
+        measured = ", ".join(name(setting) for setting in times) or "nothing"
         sentence = f"Whether {claim} cannot be said here: {measured} was measured."
         return Finding(claim, section, "undecided", sentence)
     confidence = 1 - (1 - CONFIDENCE) / len(others)
@@ -57,17 +59,17 @@ def fastest_finding(claim: str, section: str, times: Mapping[int, Sequence[float
     best = fastest(times)
     rival = best if best != claimed else min(others, key=lambda other: ratios[other].median)
     beaten = [other for other, ratio in ratios.items() if ratio.high < 1]
-    said = "; ".join(f"{interval(ratio)} times as fast as {name.format(other)}" for other, ratio in ratios.items())
-    shown = f"{name.format(claimed)}: {said}"
-    plain = {name.format(other): ratio.as_dict() for other, ratio in ratios.items()}
+    said = "; ".join(f"{interval(ratio)} times as fast as {name(other)}" for other, ratio in ratios.items())
+    shown = f"{name(claimed)}: {said}"
+    plain = {name(other): ratio.as_dict() for other, ratio in ratios.items()}
     if sure and beaten:
         quickest = min(beaten, key=lambda other: ratios[other].median)
-        sentence = f"The paper's finding does not hold here: {name.format(quickest)} is faster. {_begin(shown)}."
+        sentence = f"The paper's finding does not hold here: {name(quickest)} is faster. {_begin(shown)}."
         return Finding(claim, section, "does not hold", sentence, plain)
     if sure and all(ratio.low > 1 for ratio in ratios.values()):
         return Finding(claim, section, "holds", f"The paper's finding holds here. {_begin(shown)}.", plain)
     why = (
-        f"{name.format(claimed)} and {name.format(rival)} are too close"
+        f"{name(claimed)} and {name(rival)} are too close"
         if sure
         else f"{min(ratio.pairs for ratio in ratios.values())} runs are too few to be sure (take --runs 8)"
     )
@@ -98,6 +100,22 @@ def gain_finding(
     if ratio.high < 1:
         return Finding(claim, section, "does not hold", f"The paper's finding does not hold here: {shown}.", plain)
     return Finding(claim, section, "undecided", f"No gain is shown here: {shown}.", plain)
+
+
+def withheld(finding: Finding, others: float) -> Finding:
+    """A finding whose measurement other work disturbed too much to say anything.
+
+    Args:
+        finding: what the intervals allow.
+        others: share of the processor that others had.
+    """
+    if finding.verdict == "undecided":
+        return finding
+    said = (
+        f"Nothing is said of the paper's finding: other processes had {others:.0%} of the processor, and what waits "
+        f"for its threads suffers more than its rival. As measured: {finding.sentence}"
+    )
+    return replace(finding, verdict="undecided", sentence=said)
 
 
 def interval(ratio: PairedRatio) -> str:

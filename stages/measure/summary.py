@@ -13,7 +13,8 @@ from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, create, up_to_date
 from stages.device.runtime.memory import peak_rss_mb
 from stages.measure.beside_paper import Beside, beside_paper
-from stages.measure.drift import drifts
+from stages.measure.drift import disturbed_by, drift_sentences, drifts
+from stages.measure.findings import withheld
 from stages.measure.machine import describe_machine, describe_versions
 from stages.measure.record_files import RESULTS_FILE
 from stages.measure.records import Record, write_records
@@ -90,6 +91,7 @@ def summarise(
         beside: ours beside the paper's; of Table 5 and memory, as far as the records hold them, if None.
     """
     drifted = drifts(records)
+    others = disturbed_by(drifted)
     peak = round(peak_rss_mb(), 1)
     whole = {"load", "encode", "prefill"} <= {record.test for record in records}
     found = beside_paper(records, peak if whole else None) if beside is None else beside
@@ -103,10 +105,10 @@ def summarise(
         peak_stage=peak_stage,
         ceilings=None if ceilings is None else {name: asdict(ceiling) for name, ceiling in ceilings.items()},
         figure=figure,
-        findings=tuple(finding.as_dict() for finding in findings),
+        findings=tuple((withheld(one, others) if others is not None else one).as_dict() for one in findings),
         paper=tuple(row.as_dict() for row in found),
         drift=tuple(drift.as_dict() for drift in drifted),
-        warnings=tuple(sentence for drift in drifted for sentence in drift.sentences()),
+        warnings=drift_sentences(drifted),
     )
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from stages.artifacts.errors import ModelError
+from stages.measure.peer_process import PeerProcess
+
 PEERS = Path(__file__).resolve().parents[2] / "recipes" / "peers"
 PRETENDER = """
 import sys
@@ -36,10 +39,10 @@ def compare() -> ModuleType:
     return module
 
 
-def pretender(compare: ModuleType, tmp_path: Path, name: str, *times: float) -> Any:
+def pretender(tmp_path: Path, name: str, *times: float) -> Any:
     script = tmp_path / "pretender.py"
     script.write_text(PRETENDER.format(peers=str(PEERS)), encoding="utf-8")
-    return compare.Worker([sys.executable, str(script), *map(str, times)], tmp_path / f"{name}.log")
+    return PeerProcess([sys.executable, str(script), *map(str, times)], tmp_path / f"{name}.log")
 
 
 def stopped(process: int) -> bool:
@@ -61,8 +64,8 @@ def test_contenders_take_turns_and_the_first_does_not_count(compare: ModuleType,
     comparison = compare.Comparison("prefill", contenders, 100, "token")
     # Warm-up, then two turns; the peer's worker answers for both of its cases.
     with (
-        pretender(compare, tmp_path, "p", 90, 91, 8, 4, 8, 6) as p,
-        pretender(compare, tmp_path, "o", 99, 2, 2) as o,
+        pretender(tmp_path, "p", 90, 91, 8, 4, 8, 6) as p,
+        pretender(tmp_path, "o", 99, 2, 2) as o,
     ):
         records = list(compare.run_turns(comparison, {"p": p, "o": o}, warmup=1, pairs=2))
         assert stopped(o.process.pid) and stopped(p.process.pid)
@@ -96,10 +99,10 @@ def test_disturbed_turns_are_done_again(compare: ModuleType, monkeypatch: pytest
     assert [record["others"] for record in records] == [0.0] and taken[4:] == [0, 1, 2]
 
 
-def test_a_worker_that_dies_is_told_with_its_last_words(compare: ModuleType, tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
     with (
-        pytest.raises(SystemExit, match=r"(?s)ended with 1.*StopIteration"),
-        pretender(compare, tmp_path, "p") as worker,
+        pytest.raises(ModelError, match=r"(?s)ended with 1.*StopIteration"),
+        pretender(tmp_path, "p") as worker,
     ):
         worker.ask("prefill", "x")
 
