@@ -26,6 +26,7 @@ COMMANDS = (
     "pretrain-tower",
     "pretrain",
     "finetune",
+    "split",
     "quantize",
     "export",
     "encode",

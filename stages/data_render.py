@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +28,7 @@ from stages.workshop.corpus.rendering.fonts import FontShelf, find_fonts
 from stages.workshop.corpus.rendering.generation import probe, render
 from stages.workshop.corpus.rendering.job import GridChoice, Job
 from stages.workshop.corpus.rendering.scene import SPLITS, Look, Split
+from stages.workshop.corpus.rendering.scripts import SCRIPTS
 from stages.workshop.corpus.rendering.tasks import FAMILIES, families_of
 from stages.workshop.corpus.row import Row
 
@@ -64,6 +65,7 @@ class RenderConfig(RecipeModel):
     least_text: float = Field(default=10.0, ge=4, le=2048, description="least height of printed text, in pixels")
     most_text: float = Field(default=40.0, ge=4, le=2048, description="greatest height of printed text, in pixels")
     fonts: tuple[str, ...] = Field(default=(), description="folders with fonts, beside those that typst carries")
+    scripts: tuple[str, ...] = Field(default=(), description="scripts of foreign texts; all that fonts cover if none")
     train_fonts: tuple[str, ...] = Field(default=(), description="names of the fonts of training pages; all if none")
     heldout_fonts: tuple[str, ...] = Field(default=(), description="names of the fonts of held-out pages; all if none")
     heldout_layouts: tuple[str, ...] = Field(
@@ -110,6 +112,10 @@ class RenderConfig(RecipeModel):
             if name not in TEXTURES:
                 fix = "Backgrounds: " + ", ".join(TEXTURES) + "."
                 problems.append(RecipeError(f"There is no background {name!r}.", "It cannot be drawn.", fix))
+        for name in self.scripts:
+            if name not in SCRIPTS:
+                fix = "Scripts: " + ", ".join(SCRIPTS) + "."
+                problems.append(RecipeError(f"There is no script {name!r}.", "No text is written in it.", fix))
         problems += problems_of(self.degradations)
         if self.least_cover > self.most_cover:
             what = f"least_cover is {self.least_cover}, most_cover {self.most_cover}."
@@ -161,7 +167,7 @@ class RenderConfig(RecipeModel):
     @property
     def shelf(self) -> FontShelf:
         """The fonts of its pages."""
-        return find_fonts(self.fonts, self.train_fonts, self.heldout_fonts)
+        return replace(find_fonts(self.fonts, self.train_fonts, self.heldout_fonts), written=self.scripts)
 
     @property
     def job(self) -> Job:

@@ -6,7 +6,6 @@ recipe ──> tower ┴──> TowerTrainer ──> model.safetensors, preproce
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 from collections.abc import Generator, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import SiglipVisionConfig
 
 from stages.artifacts.digest import digest_file
@@ -23,6 +21,7 @@ from stages.artifacts.events import Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, Draft, create, up_to_date
 from stages.artifacts.manifest import Parent, read_manifest
 from stages.workshop.corpus.rendering.faces import Face
+from stages.workshop.model.public.tower import write_picture_settings
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.feed import Feed
 from stages.workshop.training.history import HISTORY_FILE
@@ -166,13 +165,4 @@ def _train(
 def save_tower(reader: TowerReader, folder: Path) -> None:
     """Writes the tower as a SigLIP folder in float16: half the bytes, and training starts from float32 anyway."""
     reader.vision_tower.to(torch.float16).save_pretrained(folder)
-    side = reader.config.image_size
-    settings = {
-        "image_processor_type": "SiglipImageProcessor",
-        "image_mean": _PIXELS[0],
-        "image_std": _PIXELS[1],
-        "resample": int(Image.Resampling.BICUBIC),
-        "rescale_factor": 1 / 255,
-        "size": {"height": side, "width": side},
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    write_picture_settings(folder, reader.config.image_size, *_PIXELS, "bicubic")

@@ -23,7 +23,7 @@ Make = Callable[..., Look]
 Some = Callable[..., list[Page]]
 Written = Callable[[Page], list[str]]
 PRINTED = ("word", "number", "line", "price", "date", "code")
-NAMES = (*PRINTED, "table", "document", "memo", "formula", "problem", "foreign", "language")
+NAMES = (*PRINTED, "lines", "table", "document", "memo", "formula", "problem", "foreign", "language")
 # Those whose markup holds their texts as they are.
 AS_WRITTEN = tuple(name for name in NAMES if name not in ("formula", "problem"))
 

@@ -46,12 +46,14 @@ class FontShelf:
         fonts: all that were found.
         folders: where typst looks for them.
         train, heldout: names that a split is limited to; all where empty.
+        written: scripts that pages are limited to; all that the fonts cover where empty.
     """
 
     fonts: tuple[Font, ...]
     folders: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     heldout: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
     def names(self, split: Split, script: str) -> tuple[str, ...]:
         """Names of the fonts in which a split prints a script; none where there is no font for it.
@@ -64,7 +66,8 @@ class FontShelf:
 
     def scripts(self) -> tuple[str, ...]:
         """All scripts that can be printed, in the order in which they are known."""
-        return tuple(script for script in SCRIPTS if any(script in font.scripts for font in self.fonts))
+        wanted = self.written or SCRIPTS
+        return tuple(name for name in SCRIPTS if name in wanted and any(name in font.scripts for font in self.fonts))
 
     def as_dict(self) -> list[dict[str, Any]]:
         """What the manifest says: each font with its scripts, the digests of its files and the splits that use it."""

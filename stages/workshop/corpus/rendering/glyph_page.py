@@ -70,7 +70,7 @@ def draw_glyph_page(rng: np.random.Generator, look: GlyphLook, split: Split) -> 
     big = look.side * _FINER
     canvas = Image.new("RGB", (big, big), paper)
     slots = np.zeros((look.side // look.patch, look.side // look.patch, look.slots), dtype=np.int64)  # [P, P, K]
-    pen = _Pen(ImageDraw.Draw(canvas), slots, look, ink)
+    pen = Pen(ImageDraw.Draw(canvas), slots, look, ink)
     usual, face = _draw_height(rng, look), look.faces[rng.integers(len(look.faces))]
     same = rng.random() < _SAME_FACE
     if rng.random() < _ALONE:
@@ -89,7 +89,7 @@ def draw_glyph_page(rng: np.random.Generator, look: GlyphLook, split: Split) -> 
     return GlyphPage(tile, slots.reshape(-1, look.slots))  # [P·P, K]
 
 
-def _fill(rng: np.random.Generator, pen: _Pen, look: GlyphLook, split: Split, style: tuple[Face, float, bool]) -> None:
+def _fill(rng: np.random.Generator, pen: Pen, look: GlyphLook, split: Split, style: tuple[Face, float, bool]) -> None:
     """Lines from above the top to below the bottom, each longer than there is room for on one or both sides."""
     face, usual, same = style
     down = float(rng.uniform(-0.5, 1.0)) * usual
@@ -109,7 +109,7 @@ def _draw_height(rng: np.random.Generator, look: GlyphLook) -> float:
     return float(low * (high / low) ** (rng.random() ** 1.5))
 
 
-class _Pen:
+class Pen:
     """Writes on the large canvas and notes what stands where on the small one."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, slots: NDArray[np.int64], look: GlyphLook, ink: str) -> None:

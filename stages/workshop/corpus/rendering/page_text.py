@@ -10,7 +10,7 @@ from stages.workshop.corpus.rendering.scene import Exchange
 from stages.workshop.corpus.row import Row, Turn
 
 # The texts of a page's markup, in the order in which they are set: `text("…")`, with or without a look before them.
-_SET = re.compile(r'\btext\((?:[\w-]+: (?:"[^"]*"|[^"(),]+), )*"((?:[^"\\]|\\.)*)"\)')
+_SET = re.compile(r'\btext\((?:[\w-]+: (?:rgb\("[^"]*"\)|"[^"]*"|[^"(),]+), )*"((?:[^"\\]|\\.)*)"\)')
 _ESCAPED = re.compile(r"\\(.)")
 
 

@@ -22,12 +22,14 @@ from stages.workshop.corpus.rendering.receipts import RECEIPTS
 from stages.workshop.corpus.rendering.screens import SCREENS
 from stages.workshop.corpus.rendering.single_shape import SINGLE_SHAPE
 from stages.workshop.corpus.rendering.tables import TABLE
+from stages.workshop.corpus.rendering.text_lines import LINES
 
 # Those that an absent question may be about.
 _FAMILIES: Mapping[str, Family] = {
     "single-shape": SINGLE_SHAPE,
     "counting": COUNTING,
     **PRINTED,
+    "lines": LINES,
     "table": TABLE,
     "document": DOCUMENT,
     "memo": MEMO,

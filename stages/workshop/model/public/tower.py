@@ -6,15 +6,18 @@ takes pictures of any number of patches: there is no one size of tile for it. So
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
 from transformers import SiglipVisionConfig
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
+from stages.device.imaging.spec import Resample
 from stages.workshop.model.public.source import (
     PictureSettings,
     WeightPlace,
@@ -85,6 +88,28 @@ def read_picture_settings(folder: Path) -> PictureSettings:
             "Copy the file again from the published model.",
         )
     return found
+
+
+def write_picture_settings(
+    folder: Path, side: int, mean: Sequence[float], std: Sequence[float], resample: Resample
+) -> None:
+    """Writes the `preprocessor_config.json` of a SigLIP folder, as `read_picture_settings` reads it.
+
+    Args:
+        folder: the tower's.
+        side: of its pictures, in pixels.
+        mean, std: of values in 0…1, per RGB channel.
+        resample: Pillow's name of the filter.
+    """
+    settings = {
+        "image_processor_type": "SiglipImageProcessor",
+        "image_mean": list(mean),
+        "image_std": list(std),
+        "resample": int(Image.Resampling[resample.upper()]),
+        "rescale_factor": 1 / 255,
+        "size": {"height": side, "width": side},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _problems(folder: Path, whole: Mapping[str, Any], vision: Mapping[str, Any]) -> Iterator[BluelmError]:
