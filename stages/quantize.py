@@ -2,81 +2,43 @@
 
     bluelm quantize build/stage2 --data build/corpus --out build/int4
 
-Weights are streamed tensor by tensor; only the calibration needs the model in memory.
+Weights are streamed tensor by tensor, and prompts go through one layer after the other: memory stays near the largest
+layer and the prompts' hidden states. A run with prompts that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stages.artifacts.errors import ArtifactError, BluelmError, DataError, UsageError, raise_all
 from stages.artifacts.events import Event, Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
 from stages.artifacts.manifest import parent_of
-from stages.artifacts.recipes import RecipeModel
 from stages.device.contract.activations import Activations
 from stages.device.prompt.messages import assistant, user
 from stages.evaluate.questions import Question, read_questions
-from stages.workshop.quant.activation_policy import ActivationRule, resolve, unused
+from stages.workshop.quant.activation_policy import resolve, unused
+from stages.workshop.quant.block_files import BlockFiles
 from stages.workshop.quant.plan import WeightPlan, plan_weights
-from stages.workshop.quant.policy import Rule
+from stages.workshop.quant.preflight import bad_weights, method_problems, picture_problems
 from stages.workshop.quant.quantization_config import OwnKeys
+from stages.workshop.quant.recipe import QuantizeConfig
 from stages.workshop.quant.report import PartReport, Report, build_report, read_report, sum_all, sum_parts
-from stages.workshop.quant.tensor_files import TensorFolder
+from stages.workshop.quant.tensor_files import TensorFolder, TensorSource
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
-    from stages.workshop.model.processing import BlueLMVProcessor
     from stages.workshop.quant.calibration import Calibration
 
 Returned = TypeVar("Returned")
 Stream = Generator[Event[Any], None, Returned]
 
 SPLIT = "train"
+BLOCKS = "blocks"
 KV_NOTE = "no corpus given: the KV cache stays float and no layer's errors are measured"
-
-
-class QuantizeConfig(RecipeModel):
-    """What a recipe may hold.
-
-    Attributes:
-        rules: the policy; the first rule that matches a module decides.
-        activations: what the inputs of each Linear are rounded to on the device; the first rule that matches decides.
-            INT8 where none does.
-        kv: int8 calibrates scales for an INT8 cache, float32 leaves them out.
-        scales: two-level puts the scales of INT4 blocks on a grid per row, which prefill needs to expand them to INT8;
-            free takes each block's best.
-        scale_dtype: type of the weight scales in the file.
-        samples: prompts of the corpus that calibrate.
-        error_samples: on how many of them the errors of every layer's inputs and outputs are measured.
-        part: model, or llm for the language model alone as a plain transformers folder.
-        dtype: of the model during calibration.
-        shard_gb: size of the weight files in 10^9 bytes.
-    """
-
-    rules: tuple[Rule, ...] = Field(min_length=1)
-    activations: tuple[ActivationRule, ...] = ()
-    scales: Literal["two-level", "free"] = "two-level"
-    kv: Literal["int8", "float32"] = "int8"
-    scale_dtype: Literal["float16", "float32"] = "float16"
-    samples: int = Field(default=64, ge=1)
-    error_samples: int = Field(default=8, ge=0)
-    part: Literal["model", "llm"] = "model"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    shard_gb: float = Field(default=2.0, gt=0)
-
-    @model_validator(mode="after")
-    def _bounds_are_measured(self) -> QuantizeConfig:
-        if not self.error_samples and any(rule.int16_above is not None for rule in self.activations):
-            raise ValueError("error_samples: 0 measures nothing that int16_above could be held against")
-        return self
 
 
 @dataclass(frozen=True)
@@ -129,7 +91,7 @@ def plan(config: QuantizeConfig, checkpoint: Path) -> QuantizePlan:
         ModelError: damaged files.
     """
     from stages.workshop.quant.conversion import read_config
-    from stages.workshop.quant.modules import checkpoint_modules
+    from stages.workshop.quant.modules import checkpoint_config, empty_model, weighted_modules
 
     open_artifact(checkpoint, "checkpoint")
     if "quantization_config" in read_config(checkpoint):
@@ -138,12 +100,20 @@ def plan(config: QuantizeConfig, checkpoint: Path) -> QuantizePlan:
             "Its weights are rounded; rounding them again would lose more.",
             "Quantize the float checkpoint it was made from.",
         )
+    turned = config.rotation != "none"
+    tied = bool(checkpoint_config(checkpoint).text_config.tie_word_embeddings)
+    model = empty_model(checkpoint_config(checkpoint, untied=turned))
+    if turned:
+        from stages.workshop.quant.methods.rotation import rotation_problems
+
+        raise_all(rotation_problems(TensorFolder(checkpoint), model))
     weights = plan_weights(
-        TensorFolder(checkpoint).infos,
-        checkpoint_modules(checkpoint),
+        _source(config, checkpoint).infos,
+        weighted_modules(model),
         config.rules,
         config.scale_dtype,
         only_llm=config.part == "llm",
+        untied=turned and tied,
     )
     raise_all(unused(config.activations, weights.linears))
     return QuantizePlan(weights, config)
@@ -186,48 +156,73 @@ def run(
         yield Notice(f"{out} is up to date")
         yield Finished(QuantizeResult(out, read_report(out)))
         return
+    source = _source(config, checkpoint)
+    raise_all(bad_weights(source, decided.weights))
     if corpus is None:
         yield Notice(KV_NOTE)
-    with create(out, spec, force=force) as draft:
-        errors = yield from _write(config, checkpoint, decided.weights, draft)
-        calibration = yield from _calibrate(config, checkpoint, prompts, decided.weights, draft, device)
+    with create(out, spec, force=force, resumable=bool(prompts)) as draft:
+        if draft.resumed:
+            yield Notice(f"goes on with what an earlier run left in {draft.path}")
+        files = BlockFiles(draft.path / BLOCKS)
+        calibration = yield from _calibrate(decided, source, checkpoint, prompts, files, device)
+        errors = yield from _write(decided, source, checkpoint, files, draft)
+        if calibration is not None:
+            errors |= calibration.weight_errors
+            if config.kv == "int8":
+                calibration.kv_scales().write(draft.path)
         activations = _activations(decided, calibration)
-        # Again, now that the measured part of the policy is decided.
-        write_config(checkpoint, decided.weights, _own_keys(config, activations), draft.path)
+        write_config(checkpoint, decided.weights, _own_keys(decided, activations), draft.path)
+        shutil.rmtree(files.folder)
         report = build_report(decided.weights, errors, activations, calibration)
         report.write(draft.path)
         draft.metrics.update(report.total.model_dump(mode="json"))
     yield Finished(QuantizeResult(out, report))
 
 
+def _source(config: QuantizeConfig, checkpoint: Path) -> TensorSource:
+    """The checkpoint's float tensors, rotated where the recipe says so."""
+    folder = TensorFolder(checkpoint)
+    if config.rotation == "none":
+        return folder
+    from stages.workshop.quant.conversion import read_config
+    from stages.workshop.quant.methods.rotation import RotatedWeights
+
+    return RotatedWeights(folder, read_config(checkpoint)["text_config"], config.seed)
+
+
 def _check(config: QuantizeConfig, checkpoint: Path, corpus: Path | None) -> tuple[QuantizePlan, list[Question]]:
     """All that can be wrong before work starts, reported together."""
+    from stages.workshop.quant.modules import checkpoint_config
+
     problems: list[BluelmError] = []
     try:
         decided = plan(config, checkpoint)
+        layers = checkpoint_config(checkpoint).vision_layers_used
+        problems += method_problems(decided.weights, config.smoothing, layers, prompts=corpus is not None)
     except BluelmError as error:
         problems.append(error)
     try:
         prompts = _prompts(config, corpus)
+        problems += picture_problems({prompt.name: len(prompt.pictures) for prompt in prompts})
     except BluelmError as error:
         problems.append(error)
     raise_all(problems)
     return decided, prompts
 
 
-def _write(config: QuantizeConfig, checkpoint: Path, weights: WeightPlan, draft: Draft) -> Stream[dict[str, float]]:
-    """Weights, configuration and companion files; returns the weight error of every quantized module."""
-    from stages.workshop.quant.conversion import convert, copy_companions, write_config
+def _write(
+    decided: QuantizePlan, source: TensorSource, checkpoint: Path, files: BlockFiles, draft: Draft
+) -> Stream[dict[str, float]]:
+    """Weights and companion files; returns the weight error of every module that is rounded here."""
+    from stages.workshop.quant.conversion import convert, copy_companions
 
-    own = _own_keys(config, {})
+    config, weights = decided.config, decided.weights
     errors: dict[str, float] = {}
-    source = TensorFolder(checkpoint)
-    written = convert(source, weights, own.scale_format, draft.path, int(config.shard_gb * 1e9))
+    scales = _own_keys(decided, {}).scale_format
+    written = convert(source, weights, scales, draft.path, int(config.shard_gb * 1e9), files.tensors())
     for done, tensor in enumerate(written, start=1):
         errors |= tensor.weight_errors
-        yield Progress("quantize", done, len(weights.tensors), "tensors")
-    # QuantizedFolder, which calibration reads the weights with, needs it.
-    write_config(checkpoint, weights, own, draft.path)
+        yield Progress("write", done, len(weights.tensors), "tensors")
     copy_companions(checkpoint, weights, draft.path)
     return errors
 
@@ -266,48 +261,41 @@ def _prompts(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
 
 
 def _calibrate(
-    config: QuantizeConfig,
+    decided: QuantizePlan,
+    source: TensorSource,
     checkpoint: Path,
     prompts: list[Question],
-    weights: WeightPlan,
-    draft: Draft,
+    files: BlockFiles,
     device: str,
 ) -> Stream[Calibration | None]:
-    """Runs the prompts through the float model and writes the KV scales; returns None without prompts."""
+    """Takes the prompts through the model, block by block, and rounds each block; returns None without prompts."""
     if not prompts:
         return None
     import torch
 
-    from stages.workshop.model.checkpoint import load_checkpoint
-    from stages.workshop.quant.calibration import calibrate
-    from stages.workshop.quant.quantized_folder import QuantizedFolder
+    from stages.workshop.quant.block_rounding import Rounding
+    from stages.workshop.quant.calibrated_rounding import CalibratedRounding, Chat
+    from stages.workshop.quant.kv_calibration import KvCalibration
+    from stages.workshop.quant.modules import checkpoint_config
 
-    model, processor = load_checkpoint(checkpoint, getattr(torch, config.dtype), device)
-    written = QuantizedFolder(draft.path)
-    linears = [name for name in (*weights.packed, *weights.at_export) if name in weights.linears]
-    samples = (_inputs(processor, prompt, model) for prompt in prompts)
-    seen = None
-    for seen in calibrate(
-        model, samples, lambda name: written.weight(weights.written_name(name)), linears, config.error_samples
-    ):
-        yield Progress("calibrate", seen.samples, len(prompts), "prompts")
-    if seen is not None and config.kv == "int8":
-        seen.kv_scales().write(draft.path)
-    return seen
-
-
-def _inputs(processor: BlueLMVProcessor, prompt: Question, model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """A question with its answer as model inputs."""
-    import torch
-
-    from stages.device.imaging.loading import load_image
-
-    turns = [user(prompt.text, len(prompt.pictures)), assistant(prompt.truth)]
-    sample = processor.encode_chat(turns, [load_image(path) for path in prompt.pictures])
-    inputs = {"input_ids": torch.tensor([sample.input_ids])}
-    if sample.pixel_values is not None:
-        inputs["pixel_values"] = torch.from_numpy(sample.pixel_values).to(model.dtype)
-    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    config = decided.config
+    job = CalibratedRounding(
+        config=checkpoint_config(checkpoint, untied=config.rotation != "none"),
+        source=source,
+        how=Rounding(
+            decided.weights, _own_keys(decided, {}).scale_format, config.smoothing, gptq=config.gptq, awq=config.awq
+        ),
+        kv=KvCalibration(),
+        dtype=getattr(torch, config.dtype),
+        device=device,
+        error_samples=config.error_samples,
+    )
+    chats = [
+        Chat([user(prompt.text, len(prompt.pictures)), assistant(prompt.truth)], prompt.pictures) for prompt in prompts
+    ]
+    calibration = job.new_calibration()
+    yield from job.run(checkpoint, chats, calibration, files)
+    return calibration
 
 
 def _activations(decided: QuantizePlan, calibration: Calibration | None) -> dict[str, Activations]:
@@ -318,5 +306,15 @@ def _activations(decided: QuantizePlan, calibration: Calibration | None) -> dict
     return resolve(decided.config.activations, names, errors)
 
 
-def _own_keys(config: QuantizeConfig, activations: Mapping[str, Activations]) -> OwnKeys:
-    return OwnKeys(scale_dtype=config.scale_dtype, scales=config.scales, activations=dict(activations), kv=config.kv)
+def _own_keys(decided: QuantizePlan, activations: Mapping[str, Activations]) -> OwnKeys:
+    config = decided.config
+    transforms = [f"rotation {config.rotation}"] if config.rotation != "none" else []
+    transforms += [f"smoothing {rule.modules} {rule.alpha:g}" for rule in config.smoothing]
+    return OwnKeys(
+        method="+".join(sorted(set(decided.weights.methods.values()))) or "rtn",
+        transforms=tuple(transforms),
+        scale_dtype=config.scale_dtype,
+        scales=config.scales,
+        activations=dict(activations),
+        kv=config.kv,
+    )

@@ -1,28 +1,26 @@
-"""Real prompts through the float model: scales of the KV cache, what each quantized layer does to its output, and what
-rounding does to its inputs."""
+"""What real prompts showed: scales of the KV cache, what each quantized layer does to its output, and what rounding
+does to its inputs. Filled block by block (`layer_pass`).
+
+Axes: R inputs, N output rows, K input columns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from stages.artifacts.errors import DataError
-from stages.device.contract import int8_kv
 from stages.device.contract.kv_scales import KvScales
 from stages.workshop.quant.input_rounding import relative_errors
-from stages.workshop.quant.kv_cache import ObservedCache, check_layers
+from stages.workshop.quant.kv_calibration import KvObserver
+from stages.workshop.quant.packed import Quantized, dequantize, row_chunks
 
 # Errors of a layer are means over at most this many inputs per sample, evenly spaced.
 INPUTS_PER_SAMPLE = 256
 
-Sample = Mapping[str, torch.Tensor]
 Precision = Literal["int8", "int16"]
 
 
@@ -41,20 +39,24 @@ class Calibration:
     """What the prompts showed so far.
 
     Attributes:
-        samples, tokens: prompts seen, and their length together (image tokens included).
+        kv: keys and values of every layer.
+        samples, tokens: prompts, and their length together.
+        image_tokens, answer_tokens: how many of these tokens are pictures, and how many are the assistant's.
+        weight_errors: ‖W − Ŵ‖ / ‖W‖ of every module that was rounded with these prompts.
     """
 
+    kv: KvObserver
     samples: int = 0
     tokens: int = 0
-    _keys: list[float] = field(default_factory=list)
-    _values: list[float] = field(default_factory=list)
+    image_tokens: int = 0
+    answer_tokens: int = 0
+    weight_errors: dict[str, float] = field(default_factory=dict)
     _output_errors: dict[str, _Mean] = field(default_factory=dict)
-    _input_errors: dict[tuple[str, str], _Mean] = field(default_factory=dict)
+    _input_errors: dict[str, dict[str, _Mean]] = field(default_factory=dict)
 
     def kv_scales(self) -> KvScales:
-        """One scale per layer, such that nothing seen is clipped."""
-        keys, values = (tuple(map(int8_kv.scale_for, largest)) for largest in (self._keys, self._values))
-        return KvScales.of(keys, values)
+        """Scales of all layers of the cache."""
+        return self.kv.scales()
 
     def output_error(self, module: str) -> float | None:
         """Mean ‖Wx − Ŵx‖ / ‖Wx‖ of a module, or None if no input reached it."""
@@ -62,91 +64,64 @@ class Calibration:
 
     def input_error(self, module: str, precision: Precision) -> float | None:
         """Mean ‖x − rounded x‖ / ‖x‖ of a module's inputs, rounded per token, or None if none reached it."""
-        return _mean(self._input_errors.get((module, precision)))
+        return _mean(self._input_errors.get(module, {}).get(precision))
 
-    def _saw_cache(self, cache: ObservedCache) -> None:
-        keys, values = cache.largest()
-        self._keys = [max(pair) for pair in zip(self._keys or keys, keys, strict=True)]
-        self._values = [max(pair) for pair in zip(self._values or values, values, strict=True)]
+    def saw_prompt(self, ids: Sequence[int], is_answer: Sequence[bool], image_token: int) -> None:
+        """Counts a prompt's tokens."""
+        self.samples += 1
+        self.tokens += len(ids)
+        self.image_tokens += sum(token == image_token for token in ids)
+        self.answer_tokens += sum(is_answer)
 
-    def _saw_inputs(self, module: str, inputs: torch.Tensor) -> None:
+    def saw_inputs(self, module: str, inputs: torch.Tensor) -> None:
+        """Takes note of inputs [R, K] of a module."""
         for precision in get_args(Precision):
-            self._input_errors.setdefault((module, precision), _Mean()).add(relative_errors(inputs, precision))
+            errors = self._input_errors.setdefault(module, {}).setdefault(precision, _Mean())
+            errors.add(relative_errors(inputs, precision))
 
-    def _saw_outputs(self, module: str, ratios: torch.Tensor) -> None:
+    def saw_outputs(self, module: str, ratios: torch.Tensor) -> None:
+        """Takes note of ‖Wx − Ŵx‖ / ‖Wx‖ [R] of a module."""
         self._output_errors.setdefault(module, _Mean()).add(ratios)
 
+    def modules_state(self) -> dict[str, Any]:
+        """What is known of modules, as JSON holds it."""
+        return {
+            "weight_errors": self.weight_errors,
+            "output_errors": {name: [mean.total, mean.count] for name, mean in self._output_errors.items()},
+            "input_errors": {
+                name: {kind: [mean.total, mean.count] for kind, mean in kinds.items()}
+                for name, kinds in self._input_errors.items()
+            },
+        }
 
-def calibrate(
-    model: PreTrainedModel,
-    samples: Iterable[Sample],
-    dequantized: Callable[[str], np.ndarray],
-    modules: Iterable[str],
-    error_samples: int,
-) -> Iterator[Calibration]:
-    """Runs prompts through the float model, yielding what is known after each.
-
-    Args:
-        model: the float model, in evaluation mode.
-        samples: model inputs of one prompt each, batch 1.
-        dequantized: the quantized weight [N, K] of a module, as float32.
-        modules: the quantized modules.
-        error_samples: on how many of the samples errors are measured (they cost a dequantization each).
-
-    Raises:
-        DataError: there is no sample.
-    """
-    layers = check_layers(model.config)
-    seen = Calibration()
-    names = tuple(modules)
-    for sample in samples:
-        cache = ObservedCache(layers)
-        with torch.inference_mode(), ExitStack() as stack:
-            if seen.samples < error_samples:
-                stack.enter_context(_watching(model, names, dequantized, seen))
-            model(**sample, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        seen.samples += 1
-        seen.tokens += cache.get_seq_length()
-        seen._saw_cache(cache)
-        yield seen
-    if not seen.samples:
-        raise DataError(
-            "There is no prompt to calibrate with.",
-            "Scales of the KV cache come from what real prompts put into it.",
-            "Give a corpus with training rows: --data CORPUS, or keep the cache float: --kv float32",
-        )
+    def add_modules(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `modules_state` gave, of other modules."""
+        self.weight_errors |= state["weight_errors"]
+        self._output_errors |= {name: _Mean(*mean) for name, mean in state["output_errors"].items()}
+        self._input_errors |= {
+            name: {kind: _Mean(*mean) for kind, mean in kinds.items()} for name, kinds in state["input_errors"].items()
+        }
 
 
-@contextmanager
-def _watching(
-    model: PreTrainedModel, names: tuple[str, ...], dequantized: Callable[[str], np.ndarray], seen: Calibration
-) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name in names:
-
-            def look(module: nn.Linear, inputs: tuple[Any, ...], _: Any, name: str = name) -> None:
-                some = _evenly_spaced(inputs[0])
-                seen._saw_inputs(name, some)
-                seen._saw_outputs(name, _ratios(module.weight.float(), torch.from_numpy(dequantized(name)), some))
-
-            handle = model.get_submodule(name).register_forward_hook(look)
-            stack.callback(handle.remove)
-        yield
-
-
-def _evenly_spaced(inputs: torch.Tensor) -> torch.Tensor:
-    """Some of the inputs [.., K], as float32 rows [inputs, K]."""
+def evenly_spaced(inputs: torch.Tensor, count: int = INPUTS_PER_SAMPLE) -> torch.Tensor:
+    """Some of the inputs [.., K], as float32 rows [R, K]; a copy."""
     rows = inputs.reshape(-1, inputs.shape[-1])
-    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), INPUTS_PER_SAMPLE)).long()].float()
+    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), count)).long()].float()
+
+
+def output_ratios(weight: torch.Tensor, quantized: Quantized, inputs: torch.Tensor) -> torch.Tensor:
+    """‖Wx − Ŵx‖ / ‖Wx‖ of inputs x [R, K]; inputs with Wx = 0 are left out."""
+    right, wrong = (torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device) for _ in range(2))
+    # A head has so many rows that neither its difference nor its outputs should be there at once.
+    for rows in row_chunks(*weight.shape):
+        exact = weight[rows].float()
+        part = quantized._replace(values=quantized.values[rows], scales=quantized.scales[rows])
+        right += nn.functional.linear(inputs, exact).double().square().sum(dim=-1)
+        # The difference of the weights first: it is exact, that of the outputs would cancel.
+        off = exact - torch.from_numpy(dequantize(part)).to(exact.device)
+        wrong += nn.functional.linear(inputs, off).double().square().sum(dim=-1)
+    return (wrong / right).sqrt()[right > 0]
 
 
 def _mean(errors: _Mean | None) -> float | None:
     return errors.total / errors.count if errors is not None and errors.count else None
-
-
-def _ratios(weight: torch.Tensor, quantized: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """‖Wx − Ŵx‖ / ‖Wx‖ of inputs x [inputs, K]; inputs with Wx = 0 are left out."""
-    right = nn.functional.linear(rows, weight).norm(dim=-1)
-    # The difference of the weights first: it is exact, that of the outputs would cancel.
-    wrong = nn.functional.linear(rows, weight - quantized.to(weight.device)).norm(dim=-1)
-    return (wrong / right)[right > 0]

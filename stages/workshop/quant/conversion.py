@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ModelError
 from stages.workshop.quant import quantization_config
-from stages.workshop.quant.packed import ScaleFormat, pack, relative_error, round_to_nearest
+from stages.workshop.quant.packed import SUFFIXES, ScaleFormat, pack, relative_error, round_to_nearest
 from stages.workshop.quant.plan import TensorPlan, WeightPlan
 from stages.workshop.quant.policy import Scheme
 from stages.workshop.quant.quantization_config import OwnKeys
-from stages.workshop.quant.tensor_files import ShardWriter, TensorFolder
+from stages.workshop.quant.tensor_files import ShardWriter, TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -43,15 +43,34 @@ class Converted:
 
 
 def convert(
-    source: TensorFolder, plan: WeightPlan, scales: ScaleFormat, target: Path, shard_bytes: int
+    source: TensorSource,
+    plan: WeightPlan,
+    scales: ScaleFormat,
+    target: Path,
+    shard_bytes: int,
+    ready: Mapping[str, Path],
 ) -> Iterator[Converted]:
     """Writes the weights of the quantized folder, yielding after each tensor of the checkpoint.
+
+    Args:
+        source: the float checkpoint.
+        plan: what becomes of its tensors.
+        scales: what weight scales are rounded to.
+        target: the folder.
+        shard_bytes: size of a weight file.
+        ready: files of tensors that are made already, by their names in the checkpoint; the others are made here.
 
     Raises:
         ModelError: a weight is not finite, or its scale does not fit.
     """
     writer = ShardWriter(target, shard_bytes)
     for tensor in plan.tensors:
+        names = [tensor.name] if tensor.scheme.bits is None else [f"{tensor.module}.{suffix}" for suffix in SUFFIXES]
+        if names[0] in ready:
+            for name in names:
+                writer.add(plan.written_name(name), _read_ready(ready[name], name))
+            yield Converted(tensor.name, {})
+            continue
         weight = source.read(tensor.name)
         errors = _errors_at_export(tensor.name, weight, plan, scales)
         if tensor.scheme.bits is None:
@@ -63,6 +82,14 @@ def convert(
                 writer.add(f"{plan.written_name(tensor.module)}.{suffix}", packed)
         yield Converted(tensor.name, errors)
     _check_sizes(plan, writer.close())
+
+
+def _read_ready(file: Path, name: str) -> torch.Tensor:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        tensor: torch.Tensor = opened.get_tensor(name)
+    return tensor
 
 
 def _errors_at_export(name: str, weight: torch.Tensor, plan: WeightPlan, scales: ScaleFormat) -> dict[str, float]:
@@ -82,6 +109,8 @@ def _errors_at_export(name: str, weight: torch.Tensor, plan: WeightPlan, scales:
 def write_config(source: Path, plan: WeightPlan, own: OwnKeys, target: Path) -> None:
     """Writes config.json with its quantization_config; with `--part llm` that of the language model alone."""
     config = read_config(source)
+    if plan.untied:
+        config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
     if plan.prefix:
         config = {"dtype": config.get("dtype", "float32"), **config["text_config"]}
         config["architectures"] = [_causal_class(config["model_type"])]

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from stages.workshop.model.configuration import BlueLMVConfig
 
 
-def checkpoint_modules(folder: Path) -> tuple[WeightedModule, ...]:
-    """The modules of a checkpoint, from its config.json.
+def checkpoint_config(folder: Path, *, untied: bool = False) -> BlueLMVConfig:
+    """The configuration of a checkpoint.
+
+    Args:
+        folder: the checkpoint.
+        untied: a head tied to the embedding shall have a weight of its own.
 
     Raises:
         ModelError: the configuration is of another model.
@@ -31,7 +35,10 @@ def checkpoint_modules(folder: Path) -> tuple[WeightedModule, ...]:
             "The policy names parts of BlueLM-V checkpoints.",
             f"Take over a VILA-1.5 or LLaVA-OneVision folder with: bluelm adopt {folder} --out CHECKPOINT",
         )
-    return weighted_modules(empty_model(BlueLMVConfig.from_dict(values)))
+    if untied:
+        values["text_config"] = {**values["text_config"], "tie_word_embeddings": False}
+    config: BlueLMVConfig = BlueLMVConfig.from_dict(values)
+    return config
 
 
 def empty_model(config: BlueLMVConfig) -> PreTrainedModel:

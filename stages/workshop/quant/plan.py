@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from stages.artifacts.errors import BluelmError, ModelError, raise_all
+from stages.artifacts.errors import BluelmError, ModelError, RecipeError, raise_all
 from stages.device.contract.int4_blocks import ScaleDtype
 from stages.workshop.quant.modules import part_of
 from stages.workshop.quant.packed import packed_bytes
-from stages.workshop.quant.policy import FLOAT, Rule, Scheme, WeightedModule, assign
+from stages.workshop.quant.policy import FLOAT, Method, Rule, Scheme, WeightedModule, assign, methods_of
 from stages.workshop.quant.quantization_config import AtExport
 from stages.workshop.quant.tensor_files import TensorInfo
 
@@ -28,6 +28,7 @@ class TensorPlan:
     dtype: str
     scheme: Scheme
     at_export: Scheme | None
+    method: Method | None
     bytes_before: int
     bytes_after: int
 
@@ -50,6 +51,7 @@ class TensorPlan:
             "dtype": self.dtype,
             "scheme": str(self.scheme),
             "at_export": str(self.at_export) if self.at_export else None,
+            "method": self.method,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -64,14 +66,18 @@ class WeightPlan:
         packed: scheme of every Linear stored as integers.
         at_export: scheme of the embedding and of a tied head, which stay float in the file.
         linears: all Linears that will be written, also float ones.
+        methods: how every module of `packed` is rounded.
         prefix: what is taken off every name when it is written (`--part llm`).
+        untied: whether a head that shared the embedding's tensor gets one of its own.
     """
 
     tensors: tuple[TensorPlan, ...]
     packed: Mapping[str, Scheme]
     at_export: Mapping[str, AtExport]
     linears: tuple[str, ...]
+    methods: Mapping[str, Method] = field(default_factory=dict)
     prefix: str = ""
+    untied: bool = False
 
     @property
     def bytes_before(self) -> int:
@@ -95,8 +101,17 @@ def plan_weights(
     scale_dtype: ScaleDtype,
     *,
     only_llm: bool = False,
+    untied: bool = False,
 ) -> WeightPlan:
     """Applies a policy to a checkpoint's headers.
+
+    Args:
+        infos: what the headers say.
+        modules: what the configuration makes of them.
+        rules: the policy.
+        scale_dtype: type of weight scales in the file.
+        only_llm: only the language model will be written.
+        untied: the head did not have a tensor of its own before.
 
     Raises:
         RecipeError: the policy does not fit the model.
@@ -113,14 +128,20 @@ def plan_weights(
         for module in integer
         if module.name not in packed
     }
-    raise_all([problem for module in integer if (problem := _missing(module, infos)) is not None])
-    tensors = [_tensor(info, packed, at_export, scale_dtype) for name, info in infos.items() if name.startswith(prefix)]
+    raise_all([problem for module in integer if (problem := _problem(module, schemes, infos, only_llm)) is not None])
+    methods = {name: method for name, method in methods_of(rules, modules).items() if name in packed}
     linears = tuple(module.name for module in modules if module.kind in ("linear", "head", "tied head"))
-    return WeightPlan(tuple(tensors), packed, at_export, linears, prefix)
+    written = [info for name, info in infos.items() if name.startswith(prefix)]
+    tensors = [_tensor(info, packed, at_export, methods, scale_dtype) for info in written]
+    return WeightPlan(tuple(tensors), packed, at_export, linears, methods, prefix, untied)
 
 
 def _tensor(
-    info: TensorInfo, packed: Mapping[str, Scheme], at_export: Mapping[str, AtExport], scale_dtype: ScaleDtype
+    info: TensorInfo,
+    packed: Mapping[str, Scheme],
+    at_export: Mapping[str, AtExport],
+    methods: Mapping[str, Method],
+    scale_dtype: ScaleDtype,
 ) -> TensorPlan:
     module, _, leaf = info.name.rpartition(".")
     scheme = packed.get(module, FLOAT) if leaf == "weight" else FLOAT
@@ -128,7 +149,21 @@ def _tensor(
     after = info.bytes
     if scheme.bits is not None:
         after = packed_bytes(info.shape[0], info.shape[1], scheme, scale_dtype)
-    return TensorPlan(info.name, info.shape, info.dtype, scheme, later, info.bytes, after)
+    method = methods.get(module) if scheme.bits is not None else None
+    return TensorPlan(info.name, info.shape, info.dtype, scheme, later, method, info.bytes, after)
+
+
+def _problem(
+    module: WeightedModule, schemes: Mapping[str, Scheme], infos: Mapping[str, TensorInfo], only_llm: bool
+) -> BluelmError | None:
+    size = schemes[module.name].group_size
+    if only_llm and size is not None and module.columns % size:
+        return RecipeError(
+            f"{module.name} has {module.columns} columns, and --part llm would cut its last group of {size} short.",
+            "Other programs open such a folder and then fail at the first forward pass.",
+            "Give it weights: int8 in a rule of its own, or quantize the whole model.",
+        )
+    return _missing(module, infos)
 
 
 def _missing(module: WeightedModule, infos: Mapping[str, TensorInfo]) -> BluelmError | None:

@@ -18,6 +18,8 @@ from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 from stages.artifacts.recipes import RecipeModel
 
 Weights = Literal["int4", "int8", "float"]
+# How a weight is rounded: to the nearest value, with errors handed on to later columns, or after scaling its inputs.
+Method = Literal["rtn", "gptq", "awq"]
 Kind = Literal["linear", "head", "tied head", "token embedding", "embedding", "convolution"]
 # MatMulNBits of onnxruntime takes powers of two from here on.
 SMALLEST_EXPORTED_GROUP = 16
@@ -73,17 +75,30 @@ class Rule(ModuleRule):
     """One line of a policy of weights.
 
     Attributes:
-        weights: int4 (symmetric, in groups along the input columns), int8 (symmetric, per output row) or float.
+        weights: int4 (in groups along the input columns), int8 (per output row) or float.
         group_size: columns per group; only for int4.
+        symmetric: whether 0 is always a value and values need no zero point: the one form the device has.
+        tail: a last group may be cut short; only for int4. Other programs then fail to read the folder, and prefill
+            does not expand the weight to INT8.
+        method: how values are chosen; see `methods/`.
     """
 
     weights: Weights
     group_size: Annotated[int, Field(ge=2)] | None = None
+    symmetric: bool = True
+    tail: bool = False
+    method: Method = "rtn"
 
     @model_validator(mode="after")
-    def _group_only_for_int4(self) -> Rule:
+    def _fits_together(self) -> Rule:
         if self.group_size is not None and self.weights != "int4":
             raise ValueError(f"group_size belongs to int4; {self.weights} has one scale per output row or none")
+        if self.tail and self.weights != "int4":
+            raise ValueError(f"tail belongs to int4; {self.weights} has no groups")
+        if not self.symmetric:
+            raise ValueError("symmetric: false needs zero points, which no product on the device has; leave it out")
+        if self.method != "rtn" and self.weights == "float":
+            raise ValueError(f"method {self.method} rounds weights; float ones stay what they are")
         return self
 
     @property
@@ -111,15 +126,19 @@ def assign(rules: Sequence[Rule], modules: Sequence[WeightedModule]) -> dict[str
     takers = {module.name: _first(rules, module.name) for module in modules}
     used = {index for index in takers.values() if index is not None}
     problems: list[BluelmError] = [_unused(rules, index, modules) for index in range(len(rules)) if index not in used]
-    schemes = {}
     for module in modules:
         index = takers[module.name]
-        schemes[module.name] = FLOAT if index is None else rules[index].scheme
-        problem = _misfit(module, schemes[module.name], rules[index].modules if index is not None else "")
+        problem = None if index is None else _misfit(module, rules[index])
         if problem is not None:
             problems.append(problem)
     raise_all(problems)
-    return schemes
+    return {name: FLOAT if index is None else rules[index].scheme for name, index in takers.items()}
+
+
+def methods_of(rules: Sequence[Rule], modules: Sequence[WeightedModule]) -> dict[str, Method]:
+    """How every module that does not stay float is rounded, by the same rules."""
+    found = ((module.name, _first(rules, module.name)) for module in modules)
+    return {name: rules[index].method for name, index in found if index is not None and rules[index].weights != "float"}
 
 
 def legal_groups(columns: int) -> list[int]:
@@ -147,7 +166,8 @@ def _unused(rules: Sequence[Rule], index: int, modules: Sequence[WeightedModule]
     )
 
 
-def _misfit(module: WeightedModule, scheme: Scheme, pattern: str) -> BluelmError | None:
+def _misfit(module: WeightedModule, rule: Rule) -> BluelmError | None:
+    scheme, pattern = rule.scheme, rule.modules
     if scheme.bits is None:
         return None
     if module.kind in ("convolution", "embedding"):
@@ -156,17 +176,25 @@ def _misfit(module: WeightedModule, scheme: Scheme, pattern: str) -> BluelmError
             "compressed-tensors stores only Linears packed, and this part has no integer form on the device.",
             f"Put a rule before it: modules: {module.name}, weights: float",
         )
+    if rule.method != "rtn" and module.kind in ("token embedding", "tied head"):
+        return RecipeError(
+            f"{module.name} ({module.kind}) would be rounded by {rule.method} ({pattern!r}).",
+            "It stays float in the folder and the export rounds it to the nearest value.",
+            f"Give it a rule of its own before that one: modules: {module.name}, weights: {scheme.weights}",
+        )
     if scheme.group_size is None or module.columns % scheme.group_size == 0:
+        return None
+    if rule.tail and module.kind in ("linear", "head"):
         return None
     groups = legal_groups(module.columns)
     exported = [group for group in groups if group >= SMALLEST_EXPORTED_GROUP]
     choices = ", ".join(map(str, groups)) if groups else "none"
     fix = f"Groups that divide {module.columns}: {choices}"
     if not exported:
-        fix += f" (an export needs at least {SMALLEST_EXPORTED_GROUP}, so better give it weights: int8 or float)"
+        fix += f" (an export needs at least {SMALLEST_EXPORTED_GROUP}, so better give it weights: int8, or tail: true)"
     return RecipeError(
         f"{module.name} has {module.columns} columns, which groups of {scheme.group_size} ({pattern!r}) do not divide.",
-        "The folder would load and then fail at the first forward pass.",
+        "The folder would load elsewhere and then fail at the first forward pass.",
         f"{fix}. Set it in a rule of its own before that one: modules: {module.name}",
     )
 

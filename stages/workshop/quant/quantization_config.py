@@ -38,7 +38,8 @@ class OwnKeys(RecipeModel):
     """The `bluelm` key.
 
     Attributes:
-        method: how weights were rounded.
+        method: how weights were rounded: rtn, gptq, awq, or several, joined by +.
+        transforms: what was done to the float weights before, without changing the model's answers.
         scale_dtype: type of `weight_scale` in the file.
         scales: whether INT4 scales lie on a grid per row, so that a block is also INT8 (`int4_blocks`).
         activations: what the inputs of each quantized Linear are rounded to (Sec. 3.4).
@@ -46,7 +47,8 @@ class OwnKeys(RecipeModel):
         at_export: modules that stay float in the file and are quantized at export.
     """
 
-    method: Literal["rtn"] = "rtn"
+    method: str = "rtn"
+    transforms: tuple[str, ...] = ()
     scale_dtype: ScaleDtype = "float16"
     scales: Literal["two-level", "free"] = "free"
     activations: dict[str, Activations] = Field(default_factory=dict)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, computed_field
 
 from stages.artifacts.errors import ArtifactError
 from stages.device.contract.activations import Activations
+from stages.workshop.quant.fidelity import ExactReport, Fidelity, MemoryReport, PerplexityReport
 from stages.workshop.quant.modules import part_of
 from stages.workshop.quant.plan import TensorPlan, WeightPlan
 
@@ -80,19 +81,73 @@ class PartReport(_Frozen):
 
 
 class CalibrationReport(_Frozen):
-    """What calibrated: prompts, and their tokens together (image tokens included); 0 without a corpus."""
+    """What calibrated: prompts, and their tokens together; how many of these are pictures, and how many the
+    assistant's. 0 without a corpus."""
 
     samples: int
     tokens: int
+    image_tokens: int = 0
+    answer_tokens: int = 0
+
+
+class BytesReport(_Frozen):
+    """The folder's weights before and after."""
+
+    before: int
+    after: int
 
 
 class Report(_Frozen):
-    """The whole of report.json."""
+    """The whole of report.json.
+
+    Attributes:
+        layers, parts, total: what was done to weights and inputs.
+        calibration: what it was done with.
+        fidelity: what it costs beside the float model; None where that was not measured.
+        memory: predicted peak of the exported model.
+    """
 
     layers: tuple[LayerReport, ...]
     parts: tuple[PartReport, ...]
     total: PartReport
     calibration: CalibrationReport
+    fidelity: Fidelity | None = None
+    memory: MemoryReport | None = None
+
+    @computed_field
+    def top1_agreement(self) -> float | None:
+        """Share of the assistant's tokens that float and quantized model both expect most."""
+        return self.fidelity.answers.top1_agreement if self.fidelity else None
+
+    @computed_field
+    def kl(self) -> float | None:
+        """KL divergence of the quantized model from the float one over the assistant's tokens, in nats a token."""
+        return self.fidelity.answers.kl if self.fidelity else None
+
+    @computed_field
+    def perplexity(self) -> PerplexityReport | None:
+        """Of the assistant's tokens."""
+        return self.fidelity.answers.perplexity if self.fidelity else None
+
+    @computed_field
+    def exact_match(self) -> ExactReport | None:
+        """Share of questions answered exactly."""
+        return self.fidelity.exact_match if self.fidelity else None
+
+    @computed_field
+    def bits_per_weight(self) -> float:
+        """True bits of the whole folder."""
+        return 8 * self.total.bytes_after / self.total.weights
+
+    @computed_field
+    def bytes(self) -> BytesReport:
+        """Of the whole folder."""
+        return BytesReport(before=self.total.bytes_before, after=self.total.bytes_after)
+
+    @computed_field
+    def sentence(self) -> str:
+        """What it costs, what it saves, and what to spare first."""
+        return " ".join([saved(self), cost(self), spare_first(self)]).strip()
 
     def as_dict(self) -> dict[str, Any]:
         """As written to the file."""
@@ -105,6 +160,50 @@ class Report(_Frozen):
     def write(self, folder: Path) -> None:
         """Writes report.json into a folder."""
         (folder / REPORT_FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def saved(report: Report) -> str:
+    """What quantization saves, in words."""
+    before, after = report.total.bytes_before, report.total.bytes_after
+    said = f"Quantized, the weights take {after / 1e6:.1f} MB instead of {before / 1e6:.1f} MB"
+    return f"{said} ({report.bits_per_weight:.2f} bits a weight)."
+
+
+def cost(report: Report) -> str:
+    """What it costs, in words."""
+    found = report.fidelity
+    if found is None:
+        return "What that costs was not measured."
+    answers, exact = found.answers, found.exact_match
+    return (
+        f"On {found.questions} held-out questions {100 * answers.top1_agreement:.1f} % of the {answers.tokens} answer "
+        f"tokens stay the same (KL {answers.kl:.2g} nats a token), and exact answers go from "
+        f"{100 * exact.float_:.1f} % to {100 * exact.quantized:.1f} %."
+    )
+
+
+def spare_first(report: Report) -> str:
+    """Which layer to keep finer, in words: by what it does alone where that was measured, else by its output error."""
+    rows = report.fidelity.sensitivity if report.fidelity else ()
+    layers = [row for row in rows if ".layers." in row.part] or [row for row in rows if row.part in _names(report)]
+    if layers:
+        worst = max(layers, key=lambda row: row.kl)
+        held = sum(layer.bytes_after for layer in report.layers if _in(layer, worst.part))
+        what = f"the {worst.part}" if ".layers." not in worst.part else worst.part
+        return f"Spare {what} first: quantized alone it makes a KL of {worst.kl:.2g}; it takes {held / 1e6:.2f} MB now."
+    worst_layers = report.worst(1)
+    if not worst_layers:
+        return ""
+    layer = worst_layers[0]
+    return f"Spare {layer.name} first: its outputs are off by {100 * _error(layer):.1f} %."
+
+
+def _names(report: Report) -> set[str]:
+    return {part.part for part in report.parts}
+
+
+def _in(layer: LayerReport, part: str) -> bool:
+    return part_of(layer.name) == part or layer.name.startswith(f"{part}.")
 
 
 def read_report(folder: Path) -> Report:
@@ -166,7 +265,10 @@ def build_report(
         parts=sum_parts(weights.tensors),
         total=sum_all(weights.tensors),
         calibration=CalibrationReport(
-            samples=calibration.samples if calibration else 0, tokens=calibration.tokens if calibration else 0
+            **{
+                name: getattr(calibration, name) if calibration else 0
+                for name in ("samples", "tokens", "image_tokens", "answer_tokens")
+            }
         ),
     )
 

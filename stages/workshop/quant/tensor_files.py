@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stages.artifacts.errors import ModelError
 from stages.artifacts.manifest import is_inside
@@ -30,6 +30,13 @@ ITEM_BYTES = {
 }
 
 
+def torch_type(name: str) -> torch.dtype:
+    """torch's type behind safetensors' name of a float type."""
+    import torch
+
+    return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[name]
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """What a header says about a tensor: its file, safetensors type name and shape."""
@@ -45,6 +52,17 @@ class TensorInfo:
         return ITEM_BYTES[self.dtype] * math.prod(self.shape)
 
 
+class TensorSource(Protocol):
+    """Tensors by name: what their headers say, and one at a time."""
+
+    @property
+    def infos(self) -> Mapping[str, TensorInfo]:
+        """What is known without reading weights."""
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, as it is stored."""
+
+
 class TensorFolder:
     """All tensors of a model folder, by name; the headers are read once, the weights on demand."""
 
@@ -55,7 +73,7 @@ class TensorFolder:
             ModelError: no safetensors, a shard is missing, or a file is damaged.
         """
         self.folder = folder
-        self.infos: dict[str, TensorInfo] = {
+        self.infos: Mapping[str, TensorInfo] = {
             info.name: info for file in _files(folder) for info in _read_header(folder / file)
         }
 

@@ -16,8 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.artifacts.errors import RecipeError
 from stages.device.contract import int4_blocks
-from stages.workshop.quant.calibration import calibrate
-from stages.workshop.quant.kv_cache import Int8KVCache
+from stages.workshop.quant.kv_cache import Int8KVCache, ObservedCache
 from stages.workshop.quant.packed import ScaleFormat, dequantize, pack, round_to_nearest, unpack
 from stages.workshop.quant.policy import FLOAT, Rule, Scheme, WeightedModule, assign
 
@@ -199,9 +198,11 @@ def test_a_grid_of_scales_with_a_search_costs_less_than_free_ones(stories):
 
 def test_the_int8_cache_costs_little(stories, float_nats):
     model, tokens = stories
-    samples = [{"input_ids": torch.tensor([tokens[:WINDOW]])}]
-    *_, seen = calibrate(model, samples, lambda name: None, [], error_samples=0)
-    cost = nats(model, tokens, lambda: Int8KVCache(seen.kv_scales())) - float_nats
+    observed = ObservedCache(model.config.num_hidden_layers)
+    with torch.inference_mode():
+        model(torch.tensor([tokens[:WINDOW]]), past_key_values=observed)
+    scales = observed.observer.scales()
+    cost = nats(model, tokens, lambda: Int8KVCache(scales)) - float_nats
     assert 0 < abs(cost) < 0.008
 
 
@@ -215,3 +216,5 @@ def test_its_down_projection_has_no_groups_of_32(stories):
     with pytest.raises(RecipeError, match=r"layers\.0\.mlp\.down_proj has 172 columns") as caught:
         assign([Rule(modules="model.layers.*", weights="int4")], modules)
     assert "Groups that divide 172: 4 (" in caught.value.fix
+    assigned = assign([Rule(modules="model.layers.*", weights="int4", tail=True)], modules)
+    assert assigned["model.layers.0.mlp.down_proj"] == INT4

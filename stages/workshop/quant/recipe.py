@@ -1,0 +1,57 @@
+"""What a recipe of `bluelm quantize` may hold."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stages.artifacts.recipes import RecipeModel
+from stages.workshop.quant.activation_policy import ActivationRule
+from stages.workshop.quant.methods.settings import AwqSettings, GptqSettings, SmoothingRule
+from stages.workshop.quant.policy import Rule
+
+
+class QuantizeConfig(RecipeModel):
+    """The configuration of a quantized folder.
+
+    Attributes:
+        rules: the policy; the first rule that matches a module decides.
+        gptq, awq: settings of these methods.
+        smoothing: whose inputs are smoothed (`methods/smoothing.py`); the first rule that matches decides.
+        rotation: hadamard turns the language model's residual stream (`methods/rotation.py`).
+        seed: of the rotation's signs.
+        activations: what the inputs of each Linear are rounded to on the device; the first rule that matches decides.
+            INT8 where none does.
+        kv: int8 calibrates scales for an INT8 cache, float32 leaves them out.
+        scales: two-level puts the scales of INT4 blocks on a grid per row, which prefill needs to expand them to INT8;
+            free takes each block's best.
+        scale_dtype: type of the weight scales in the file.
+        samples: prompts of the corpus that calibrate, pictures, questions and answers together.
+        error_samples: on how many of them the errors of every layer's inputs and outputs are measured.
+        part: model, or llm for the language model alone as a plain transformers folder.
+        dtype: what layers compute in during calibration.
+        shard_gb: size of the weight files in 10^9 bytes.
+    """
+
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    gptq: GptqSettings = Field(default_factory=GptqSettings)
+    awq: AwqSettings = Field(default_factory=AwqSettings)
+    smoothing: tuple[SmoothingRule, ...] = ()
+    rotation: Literal["none", "hadamard"] = "none"
+    seed: int = 0
+    activations: tuple[ActivationRule, ...] = ()
+    scales: Literal["two-level", "free"] = "two-level"
+    kv: Literal["int8", "float32"] = "int8"
+    scale_dtype: Literal["float16", "float32"] = "float16"
+    samples: int = Field(default=64, ge=1)
+    error_samples: int = Field(default=8, ge=0)
+    part: Literal["model", "llm"] = "model"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    shard_gb: float = Field(default=2.0, gt=0)
+
+    @model_validator(mode="after")
+    def _bounds_are_measured(self) -> QuantizeConfig:
+        if not self.error_samples and any(rule.int16_above is not None for rule in self.activations):
+            raise ValueError("error_samples: 0 measures nothing that int16_above could be held against")
+        return self
