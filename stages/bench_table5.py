@@ -132,7 +132,7 @@ def _rows(records: Sequence[Record], summary: BenchSummary) -> Iterator[tuple[st
         peaks[one.engine] = max(peaks.get(one.engine, 0.0), one.peak_rss_mb or 0.0)
 
     def theirs(quantity: str) -> list[Bar]:
-        return [Bar("the paper's phone", paper[quantity], "paper")] if quantity in paper else []
+        return [Bar("the paper's phone, 3B", paper[quantity], "paper")] if quantity in paper else []
 
     for test, title, unit, quantity in (
         ("load", "Loading", "s", "load"),

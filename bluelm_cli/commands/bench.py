@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from bluelm_cli.commands.bench_agreement import agreement
+from bluelm_cli.commands.bench_compare import compare
 from bluelm_cli.commands.bench_estimate import estimate
 from bluelm_cli.commands.bench_eval import evaluate
 from bluelm_cli.commands.bench_fig5 import fig5
@@ -12,6 +13,7 @@ from bluelm_cli.commands.bench_fig7 import fig7
 from bluelm_cli.commands.bench_fig8 import fig8
 from bluelm_cli.commands.bench_ops import ops
 from bluelm_cli.commands.bench_run import run
+from bluelm_cli.commands.bench_schema import schema
 from bluelm_cli.commands.bench_table import table
 from bluelm_cli.commands.bench_table5 import table5
 from bluelm_cli.default_group import DefaultGroup
@@ -37,6 +39,8 @@ bench.command("fig5")(fig5)
 bench.command("fig7")(fig7)
 bench.command("fig8")(fig8)
 bench.command("table5")(table5)
+bench.command("compare")(compare)
+bench.command("schema")(schema)
 bench.command("ops")(ops)
 bench.command("eval")(evaluate)
 bench.command("agreement")(agreement)
