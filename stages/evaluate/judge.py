@@ -1,0 +1,35 @@
+"""One model's readings held against those of several others: what quantization's report asks of its verb."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.evaluate.agreement import Reader, ReadingStore, compare, summarize
+from stages.evaluate.questions import Question
+
+
+class Judge:
+    """Keeps the readings of a reference model on disk, and compares others with them.
+
+    Args:
+        questions: with their answers.
+        folder: an empty folder for the readings.
+    """
+
+    def __init__(self, questions: Sequence[Question], folder: Path) -> None:
+        self.questions = questions
+        self._store = ReadingStore(folder / "reference")
+
+    def reference(self, reader: Reader) -> Iterator[int]:
+        """Keeps what the reference model reads, telling how many questions it has read."""
+        yield from self._store.keep(reader(self.questions))
+
+    def agreement(self, reader: Reader) -> Generator[int, None, dict[str, Any]]:
+        """Compares a model with the reference, telling how many questions it has read; returns `Agreement.as_dict`."""
+        rows = []
+        for row in compare(self.questions, self._store, reader(self.questions)):
+            rows.append(row)
+            yield len(rows)
+        return summarize(rows).as_dict()
