@@ -105,4 +105,3 @@ _METRICS = (
 METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in _METRICS})
 # What MM-Vet asks: a hosted model's judgement, which no rule replaces.
 UNSCORED = "none"
-

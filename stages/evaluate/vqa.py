@@ -18,7 +18,9 @@ from functools import cache
 _ARTICLES = frozenset(("a", "an", "the"))
 _DIGITS = {
     word: str(value)
-    for value, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
+    for value, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
 } | {"none": "0"}
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d),+(?=\d)")
