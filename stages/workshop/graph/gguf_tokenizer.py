@@ -22,7 +22,7 @@ _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # A splitter as `_rule` writes it, and llama.cpp's name for it.
-_RULES: dict[tuple[str, ...], str] = {
+RULES: dict[tuple[str, ...], str] = {
     ("bytes by words",): "gpt-2",
     ("digits apart", "bytes by words"): "smollm",
     (_QWEN2, "bytes"): "qwen2",
@@ -96,7 +96,7 @@ def read_tokenizer(folder: Path, vocabulary: int) -> GgufTokenizer:
 def _pre(path: Path, values: Mapping[str, Any]) -> str:
     """llama.cpp's name of a byte-level tokenizer's splitter."""
     rule = tuple(_rule(part) for part in _parts(values.get("pre_tokenizer"), "pretokenizers"))
-    name = _RULES.get(rule)
+    name = RULES.get(rule)
     kinds = {part.get("type") for part in _parts(values.get("normalizer"), "normalizers")}
     if name is None:
         raise _not_expressible(path, "it splits text by a rule of its own")
