@@ -108,11 +108,17 @@ class Llama:
     python: Path
     folder: Path
 
-    def __call__(self, model: Path, prompts: list[list[int]], steps: int = 1, texts: tuple[str, ...] = ()) -> Any:
+    def __call__(
+        self,
+        model: Path,
+        prompts: list[list[int]],
+        steps: int = 1,
+        texts: tuple[str, ...] = (),
+        picture: Path | None = None,
+    ) -> Any:
         request, answer = self.folder / "request.json", self.folder / "answer.npz"
-        request.write_text(
-            json.dumps({"model": str(model), "context": 512, "prompts": prompts, "steps": steps, "texts": texts})
-        )
+        asked = {"model": str(model), "context": 512, "prompts": prompts, "steps": steps, "texts": texts}
+        request.write_text(json.dumps({**asked, "picture": picture and str(picture)}))
         subprocess.run([self.python, PROCESS, request, answer], check=True, timeout=300)
         return np.load(answer)
 
@@ -306,3 +312,98 @@ def test_text_is_read_as_we_read_it(kind: str, make: Any, llama: Llama, tmp_path
     for index, text in enumerate(TEXTS):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert found[f"ids-{index}"].tolist() == ids, text
+
+
+def test_the_command_writes_both_files_and_says_so(make: Any, bluelm: Any, tmp_path: Path) -> None:
+    checkpoint = make({"model_type": "qwen2"})
+    told = bluelm("export", checkpoint, "--format", "gguf", "--dry-run", "--json")
+    assert told.json() == {"architecture": "qwen2", "tokenizer": "smollm", "without_pictures": None}
+    done = bluelm("export", checkpoint, "--format", "gguf", "--out", tmp_path / "gguf", "--json")
+    assert done.code == 0, done.err
+    assert set(done.json()["files"]) == {"model.gguf", "mmproj.gguf"}
+    assert "up to date" in bluelm("export", checkpoint, "--format", "gguf", "--out", tmp_path / "gguf").err
+    assert bluelm("info", tmp_path / "gguf", "--json").json()["kind"] == "gguf"
+    assert "chat_template" in " ".join(gguf.GGUFReader(tmp_path / "gguf" / "model.gguf").fields)
+
+
+def test_what_does_not_go_together_is_told_together(make: Any, bluelm: Any) -> None:
+    checkpoint = make({"model_type": "llama"})
+    done = bluelm("export", checkpoint, "--format", "gguf", "--kv", "int8", "--batch", 2, "--out", "x")
+    assert done.code == 2
+    assert "--kv does not go with --format gguf" in done.err
+    assert "--batch does not go with --format gguf" in done.err
+    other = bluelm("export", checkpoint, "--format", "onxx", "--out", "x")
+    assert other.code == 2
+    assert "there is no such format" in other.err
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ({"model_type": "llama", "rope_parameters": YARN}, "yarn"),
+        ({"model_type": "qwen2", "rope_parameters": LLAMA3}, "belongs to llama"),
+        ({"model_type": "qwen3", "head_dim": 16, "attention_bias": True}, "no attention_bias"),
+        ({"model_type": "smollm3", "no_rope_layer_interval": 2}, "every 4th layer"),
+    ],
+)
+def test_what_llama_cpp_leaves_out_is_refused(text: dict[str, Any], words: str, make: Any, bluelm: Any) -> None:
+    done = bluelm("export", make(text), "--format", "gguf", "--out", "x")
+    assert done.code == 2
+    assert "llama.cpp cannot express this language model" in done.err
+    assert words in " ".join(done.err.split())
+
+
+def test_a_tokenizer_with_a_rule_of_its_own_is_refused(make: Any, bluelm: Any) -> None:
+    tokenizer = byte_level(pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False)]))
+    done = bluelm("export", make({"model_type": "llama"}, tokenizer=tokenizer), "--format", "gguf", "--out", "x")
+    assert done.code == 2
+    assert "it splits text by a rule of its own" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("fields", "tile", "words"),
+    [
+        ({"downsampler": "none"}, 32, "does neither"),
+        ({"fuse_linear": True}, 32, "fuse_linear"),
+        ({"token_order": "column"}, 32, "column by column"),
+        ({}, 56, "a tile has 7×7 patches"),
+    ],
+)
+def test_a_vision_side_that_is_not_theirs_is_left_out(
+    fields: dict[str, Any], tile: int, words: str, make: Any, bluelm: Any, tmp_path: Path
+) -> None:
+    checkpoint = make({"model_type": "llama"}, tile=tile, **fields)
+    done = bluelm("export", checkpoint, "--format", "gguf", "--out", tmp_path / "gguf", "--json")
+    assert done.code == 0, done.err
+    assert set(done.json()["files"]) == {"model.gguf"}
+    assert words in done.json()["without_pictures"]
+    assert "llama.cpp answers without pictures" in " ".join(done.err.split())
+
+
+def test_without_gguf_the_extra_is_named(make: Any, bluelm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = bluelm("export", make({"model_type": "llama"}), "--format", "gguf", "--out", "x")
+    assert done.code == 2
+    assert "bluelm[neighbours]" in done.err
+
+
+@pytest.mark.parametrize("stored", ["float", "int8"])
+def test_llama_cpp_makes_our_image_tokens(stored: str, make: Any, llama: Llama, tmp_path: Path) -> None:
+    """One picture of a tile's size: 16×16 patches, 64 image tokens."""
+    checkpoint = make({"model_type": "llama"}, tile=128, projector_hidden_act="gelu_pytorch_tanh")
+    if stored == "int8":
+        checkpoint = quantized(checkpoint, tmp_path / "int4")
+    result_of(run(GgufConfig(), checkpoint, tmp_path / "gguf"))
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    np.save(tmp_path / "picture.npy", pixels)
+    found = llama(tmp_path / "gguf" / "model.gguf", [], picture=tmp_path / "picture.npy")["features"]
+    model = load_model(checkpoint) if stored == "float" else load_quantized(checkpoint, exact=True)[0]
+    normal = torch.from_numpy((pixels.transpose(2, 0, 1)[None] / np.float32(255) - 0.5) / 0.5).float()
+    with torch.no_grad():
+        expected = model.get_image_features(normal)[0].numpy()
+    assert found.shape == expected.shape
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert error < (1e-3 if stored == "float" else 3e-2)
