@@ -29,28 +29,31 @@ ROOT = Path(next(iter(importlib.util.find_spec("lmms_eval").submodule_search_loc
 SHORT = (
     "yes", "Yes.", "no", "NO", "none", "two", "2", "2.0", "2.", "the cat", "a cat", "An apple", "cats", "cat's",
     "cats' food", "dont", "don't", "Dont know", "couldntve", "couldn't've", "youre", "let's", "lets", "red, blue",
-    "red,blue", "blue and red", "1,000", "1000", "1,000,000", "3.14", ".5", "50%", "50 %", "0.5", "5 km", "5km", "$5",
-    "5 dollars", "5€", "-7", "+7", "1e3", "1000.0", "nan", "inf", "0", "0.0", "10:30", "10:30 am", "10.30", "A/B",
-    "t-shirt", "t shirt", "e-mail@x.org", "(left)", "[left]", '"STOP"', "stop", "S.T.O.P.", "St. John's", "Straße",
-    "STRASSE", "İstanbul", "istanbul", "naïve café", "naive cafe", "日本語", "日本", "你好，世界", "你好,世界", "Ｈｅｌｌｏ",
-    "hello", "\u3000東京\u3000", "東京", "Привет, мир", "привет мир", "مرحبا", "Ünïcödé", "x = 2", "x=2", "x^2 + y^2",
-    "x^{2}+y^{2}", "\\frac{a}{b}", "\\frac {a} {b}", "line one\nline two", "line one line two", "a\tb", "  padded  ",
-    "what??", "what ?", "who's", "whos", "twas", "oclock", "five o'clock", "ten", "eleven", "a", "the", "", " ", "`tick`",
-    "semi;colon", "semi; colon", "back\\slash", "1.5 million", "1,5", "12 %", "12%", "11.4%", "0.12", "100", "105", "106",
-    "95", "94.9", "1 000", "half", "1/2", "3/4", "Yes, it is", "no, it's not", "somebody'd", "yall'd've", "it's", "its",
+    "red,blue", "blue and red", "1,000", "1000", "1,000,000", "3.14", ".5", "50%", "50 %", "0.5", "5 km", "5km",
+    "$5", "5 dollars", "5€", "-7", "+7", "1e3", "1000.0", "nan", "inf", "0", "0.0", "10:30", "10:30 am", "10.30",
+    "A/B", "t-shirt", "t shirt", "e-mail@x.org", "(left)", "[left]", '"STOP"', "stop", "S.T.O.P.", "St. John's",
+    "Straße", "STRASSE", "İstanbul", "istanbul", "naïve café", "naive cafe", "日本語", "日本", "你好，世界",
+    "你好,世界", "Ｈｅｌｌｏ", "hello", "\u3000東京\u3000", "東京", "Привет, мир", "привет мир", "مرحبا", "Ünïcödé",
+    "x = 2", "x=2", "x^2 + y^2", "x^{2}+y^{2}", "\\frac{a}{b}", "\\frac {a} {b}", "line one\nline two",
+    "line one line two", "a\tb", "  padded  ", "what??", "what ?", "who's", "whos", "twas", "oclock", "five o'clock",
+    "ten", "eleven", "a", "the", "", " ", "`tick`", "semi;colon", "semi; colon", "back\\slash", "1.5 million", "1,5",
+    "12 %", "12%", "11.4%", "0.12", "100", "105", "106", "95", "94.9", "1 000", "half", "1/2", "3/4", "Yes, it is",
+    "no, it's not", "somebody'd", "yall'd've", "it's", "its",
 )  # fmt: skip
 CHOSEN = (
-    "A", "B", "b", "(A)", "(B).", "B.", "B:", "B)", "B,", "The answer is B", "The answer is (C).", "Answer: D", "A cat",
-    "A cat sits on a mat", "it is A or B", "A. red", "B. blue", "C: green", " D ", "D!", '"C"', "'A'", "the correct option is C.",
-    "I choose D because A is wrong", "Neither", "blue", "It must be blue, I think so", "The colour in the picture is green here",
-    "答案是B", "选C", "정답은 A", "答えはD", "A\nB", "Both A and C", "(A) or (B)", "B. blue or C. green", "AB", "Option B", "option:C",
-    "E", "(E)", "None of these options is right", "red", "red and blue", "(b)", "Because of C) we say D)", ":B", "(C),",
-    "my answer is A, not B", "Dogs bark", "B ", "The best answer is: C", "a", "A.", "x (D) y (A)", "1", "Banana", "yes", "No.",
+    "A", "B", "b", "(A)", "(B).", "B.", "B:", "B)", "B,", "The answer is B", "The answer is (C).", "Answer: D",
+    "A cat", "A cat sits on a mat", "it is A or B", "A. red", "B. blue", "C: green", " D ", "D!", '"C"', "'A'",
+    "the correct option is C.", "I choose D because A is wrong", "Neither", "blue", "It must be blue, I think so",
+    "The colour in the picture is green here", "答案是B", "选C", "정답은 A", "答えはD", "A\nB", "Both A and C",
+    "(A) or (B)", "B. blue or C. green", "AB", "Option B", "option:C", "E", "(E)", "None of these options is right",
+    "red", "red and blue", "(b)", "Because of C) we say D)", ":B", "(C),", "my answer is A, not B", "Dogs bark",
+    "B ", "The best answer is: C", "a", "A.", "x (D) y (A)", "1", "Banana", "yes", "No.",
 )  # fmt: skip
 OPEN = (
-    "The answer is 42", "42", "42.0", "It is 3.14159.", "so the result is 1,234.5", "x = 7", "Therefore x=7", "7 cm", "about 0.5",
-    "The final answer is photosynthesis", "Photosynthesis.", "b", "a b c", "It could be 12 or 13", "1e3", "1000", "-5", "minus 5",
-    "We add 2 and 3.\nThus the sum is 5", "", "is", "so = ", "12,345", "0.333", "1/3", "The unit is m/s", "m/s", "10%",
+    "The answer is 42", "42", "42.0", "It is 3.14159.", "so the result is 1,234.5", "x = 7", "Therefore x=7", "7 cm",
+    "about 0.5", "The final answer is photosynthesis", "Photosynthesis.", "b", "a b c", "It could be 12 or 13",
+    "1e3", "1000", "-5", "minus 5", "We add 2 and 3.\nThus the sum is 5", "", "is", "so = ", "12,345", "0.333",
+    "1/3", "The unit is m/s", "m/s", "10%",
 )  # fmt: skip
 
 
@@ -137,13 +140,17 @@ def choice_cases() -> Iterator[Any]:
     """Which option a reply means."""
     options = {"A": "red", "B": "blue", "C": "green", "D": "dark red"}
     ranked = functions(
-        "tasks/_task_utils/mcq_extract.py", "_ANSWER_PHRASES", "_FORMAT_PRIORITY", "_DEFAULT_CHOICES", "extract_mcq_answer"
+        "tasks/_task_utils/mcq_extract.py",
+        "_ANSWER_PHRASES",
+        "_FORMAT_PRIORITY",
+        "_DEFAULT_CHOICES",
+        "extract_mcq_answer",
     )["extract_mcq_answer"]
     numpy = type("numpy", (), {"argmax": staticmethod(lambda numbers: numbers.index(max(numbers)))})
     drawn = type("random", (), {"choice": staticmethod(lambda _: None)})
-    mmmu = functions(
-        "tasks/_task_utils/mmmu_mcq_utils.py", "parse_mmmu_multi_choice_response", np=numpy, random=drawn
-    )["parse_mmmu_multi_choice_response"]
+    mmmu = functions("tasks/_task_utils/mmmu_mcq_utils.py", "parse_mmmu_multi_choice_response", np=numpy, random=drawn)[
+        "parse_mmmu_multi_choice_response"
+    ]
     log = type("log", (), {"info": staticmethod(lambda _: None)})
     judge = functions("tasks/mmbench/mmbench_evals.py", "MMBench_Evaluator", eval_logger=log)["MMBench_Evaluator"]
     infer = judge.can_infer
@@ -178,13 +185,33 @@ def open_cases(rng: random.Random) -> Iterator[Any]:
     log = type("log", (), {name: staticmethod(lambda _: None) for name in ("info", "error")})
     distance = functions("api/metrics.py", "levenshtein_distance")["levenshtein_distance"]
     nobody = lambda **_: None  # noqa: E731  (the hosted model that is not asked)
-    given = {"distance": distance, "eval_logger": log, "os": os, "ServerConfig": nobody, "get_server": nobody, "shot_examples": []}
+    given = {
+        "distance": distance,
+        "eval_logger": log,
+        "os": os,
+        "ServerConfig": nobody,
+        "get_server": nobody,
+        "shot_examples": [],
+    }
     kind = functions("tasks/mathvista/mathvista_evals.py", "MathVistaEvaluator", **given)
     evaluator = kind["MathVistaEvaluator"].__new__(kind["MathVistaEvaluator"])
     evaluator.get_chat_response = lambda *_, **__: ""
     evaluator.create_test_prompt = lambda *_: ""
     kind["DEMO_PROMPT"] = ""
-    replies = ["3", "3.7", "-2", "1e2", "three", 'The answer is "4".', 'The answer is "4.256".', "4.25", "4.256", "", "12,5", "[1, 2]"]
+    replies = [
+        "3",
+        "3.7",
+        "-2",
+        "1e2",
+        "three",
+        'The answer is "4".',
+        'The answer is "4.256".',
+        "4.25",
+        "4.256",
+        "",
+        "12,5",
+        "[1, 2]",
+    ]
     for reply, answer_type, precision in itertools.product(replies, ("integer", "float"), (1, 2)):
         problem = {"question_type": "free_form", "answer_type": answer_type, "query": "", "choices": []}
         taken = evaluator.extract_answer(reply, problem, quick_extract=True)
