@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bluelm_cli import console
+from bluelm_cli.commands import export_gguf, export_npu
 from bluelm_cli.options import DryRun, Force, Json, Out, Recipe, Set
 from stages.artifacts.errors import UsageError
 
@@ -37,10 +38,28 @@ def export(
         str | None, typer.Option("--embedding", help="Embedding table: stored, float16, int8 or int4.")
     ] = None,
     verify: Annotated[
-        bool | None, typer.Option("--verify/--no-verify", help="Compare each graph with torch (default: yes).")
+        bool | None,
+        typer.Option("--verify/--no-verify", help="Compare with torch (default: yes); for an NPU, on its simulator."),
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option("--tolerance", help="Relative difference from torch that fails (default: 2e-3).")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, which onnxruntime-genai opens too; or gguf, for llama.cpp.")
+    ] = "onnx",
+    target: Annotated[
+        str, typer.Option("--target", help="cpu: graphs for bluelm chat. npu: static QDQ graphs for a phone's NPU.")
+    ] = "cpu",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="For an NPU: a corpus whose prompts calibrate its integers.")
+    ] = None,
+    soc: Annotated[
+        list[str] | None,
+        typer.Option("--soc", help="For an NPU: compile for this chip too, as snapdragon-8-gen-3 (repeatable)."),
+    ] = None,
+    qnn_python: Annotated[
+        Path | None,
+        typer.Option("--qnn-python", help="An interpreter that has onnxruntime-qnn (default: this one)."),
     ] = None,
     recipe: Recipe = None,
     sets: Set = None,
@@ -48,7 +67,7 @@ def export(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Write ONNX graphs that run without torch, each compared with torch.
+    """Write ONNX graphs that run without torch, each compared with torch; or static ones for a phone's NPU.
 
     Example: bluelm export build/model-int4 --out build/model-onnx
     """
@@ -64,6 +83,15 @@ def export(
         "verify": verify,
         "tolerance": tolerance,
     }
+    npu_flags = {"data": data, "soc": soc, "qnn_python": qnn_python}
+    asked = {**flags, **npu_flags, "target": target if target != "cpu" else None}
+    if export_gguf.wanted(format_, asked):
+        export_gguf.export(checkpoint, out, recipe, sets or (), force=force, dry_run=dry_run, as_json=as_json)
+        return
+    if export_npu.wanted(target, flags, npu_flags):
+        shown = export_npu.Shown(dry_run, as_json)
+        export_npu.export(checkpoint, out, flags, data, soc or (), qnn_python, recipe, sets or (), force, shown)
+        return
     config = load_config(stage.ExportConfig, recipe, sets or (), flags)
     if dry_run:
         _show_plan(stage.plan(config, checkpoint), as_json)

@@ -26,6 +26,7 @@ CORPUS = ("stages.workshop.corpus", *MODEL)
 QUANT = ("stages.workshop.quant", *CORPUS)
 TRAINING = ("stages.workshop.training", *QUANT)
 GRAPH = ("stages.workshop.graph", *QUANT)
+NPU = ("stages.workshop.npu", *GRAPH)
 DIRECTIONS = {
     "stages.artifacts": ARTIFACTS,
     "stages.device.imaging": IMAGING,
@@ -39,6 +40,7 @@ DIRECTIONS = {
     "stages.workshop.quant": QUANT,
     "stages.workshop.training": TRAINING,
     "stages.workshop.graph": GRAPH,
+    "stages.workshop.npu": NPU,
     "stages.workshop.speech": ("stages.workshop.speech", *ARTIFACTS),
     "stages.measure": ("stages.measure", *RUNTIME),
     "stages.evaluate": ("stages.evaluate", "stages.measure", *RUNTIME),

@@ -1,10 +1,7 @@
-"""A Linear in the form that NPU compilers read: static INT16 activations, weights behind DequantizeLinear.
+"""A quantized weight as NPU compilers read it: integers behind DequantizeLinear, four bits stored as four bits.
 
-    x ─ QuantizeLinear(uint16) ─ DequantizeLinear ─ MatMul ─ (Add bias)
-                weight int4 or int8 ─ DequantizeLinear ─┘
-
-It is a description more than a program: a compiler turns the pattern into integer products. onnxruntime's CPU provider
-runs it in float32, or, with its optimizations on, makes the weight's half a MatMulNBits that rounds inputs again.
+It is a description more than a program: a compiler turns the pattern DequantizeLinear → MatMul into integer products.
+onnxruntime's CPU provider makes it a MatMulNBits, or with its optimizations off runs it in float32.
 
 Axes: K columns of x, N columns of the product, B block length, G = ceil(K/B).
 """
@@ -15,57 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from stages.device.contract import static_activations
 from stages.device.contract.int4_blocks import Int4Blocks
 from stages.device.contract.int8_channels import Int8Channels
 from stages.workshop.graph.emitter import GraphEmitter
-from stages.workshop.graph.linear import Linear
-from stages.workshop.graph.matmul_forms import weight_name
 
 
-def emit_qdq_linear(
-    emitter: GraphEmitter, x: str, linear: Linear, scale: np.float32, address: str, output: str = ""
-) -> str:
-    """x [.., K] → [.., N], under the name `output` where one is given.
+def emit_qdq_weight(emitter: GraphEmitter, weight: Int4Blocks | Int8Channels, address: str) -> str:
+    """The weight float32 [K, N] from its integers: one scale per column of N, or per block of K there.
 
     Args:
         emitter: the graph.
-        x: the inputs' name.
-        linear: with an INT4 or INT8 weight.
-        scale: of x, see `static_activations`.
+        weight: [N, K]; INT4 blocks must divide K, or be as long.
         address: its place in the model.
-        output: the result's name.
     """
-    place = weight_name(emitter, address, "DequantizeLinear")
-    parts = [
-        emitter.const(float(scale), "float32"),
-        emitter.const(static_activations.ZERO_POINT, "uint16"),
-    ]
-    stored = emitter.node("QuantizeLinear", [x, *parts], f"{address}/input")
-    rounded = emitter.node("DequantizeLinear", [stored, *parts], f"{address}/input")
-    weight = _weight(emitter, linear, place, address)
-    named: int | list[str] = [output] if output else 1
-    if linear.bias is None:
-        return emitter.node("MatMul", [rounded, weight], address, outputs=named)
-    product = emitter.node("MatMul", [rounded, weight], address)
-    return emitter.node("Add", [product, emitter.weight(f"{place}.bias", linear.bias)], address, outputs=named)
-
-
-def _weight(emitter: GraphEmitter, linear: Linear, place: str, address: str) -> str:
-    """The weight float32 [K, N] from its integers: one scale per column of N, or per block of K there."""
-    weight = linear.weight
-    assert isinstance(weight, Int4Blocks | Int8Channels)
+    place = ".".join((emitter.root.strip("/"), address.replace("/", "."), "DequantizeLinear"))
     turned = np.ascontiguousarray(weight.values.T)  # [K, N]
     scales = np.ascontiguousarray(weight.scales.astype(np.float32).T)  # [G, N], or [N] of INT8
     in_blocks = scales.ndim == 2 and len(scales) > 1
     inputs = [f"{place}.qweight", emitter.weight(f"{place}.scales", scales if in_blocks else scales.reshape(-1))]
     if isinstance(weight, Int8Channels):
         emitter.weight(inputs[0], turned)
-    else:
-        emitter.packed_weight(inputs[0], _nibbles(turned), TensorProto.INT4, turned.shape)
+        return emitter.node("DequantizeLinear", inputs, f"{address}/weight", axis=1)
+    emitter.packed_weight(inputs[0], _nibbles(turned), TensorProto.INT4, turned.shape)
     if in_blocks:
-        assert isinstance(weight, Int4Blocks)
         return emitter.node("DequantizeLinear", inputs, f"{address}/weight", axis=0, block_size=weight.block)
+    # Without zero points Qualcomm's compiler takes INT4 per channel for something else, silently (recipes/RESULTS.md).
+    zeros = np.zeros(len(turned[0]), np.int8)
+    inputs.append(emitter.packed_weight(f"{place}.zeros", _nibbles(zeros), TensorProto.INT4, zeros.shape))
     return emitter.node("DequantizeLinear", inputs, f"{address}/weight", axis=1)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from stages.device.contract import activations, static_activations
+from stages.device.contract import activations
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,6 @@ def round_block_parts(x: torch.Tensor, block: int) -> torch.Tensor:
     step = _number(activations.high_step(), x)
     high = (_steps(blocks / scale / step) * step * scale).flatten(-2)[..., : x.shape[-1]]
     return (round_blocks(high, block) + round_blocks(wide - high, block)).to(x.dtype)
-
-
-def round_static(x: torch.Tensor, scale: float) -> torch.Tensor:
-    """`static_activations.unround_static(static_activations.round_static(x, scale), scale)`."""
-    step = _number(scale, x)
-    steps = torch.clamp(torch.round(x.float() / step), -static_activations.ZERO_POINT, static_activations.STEPS)
-    return (steps * step).to(x.dtype)
 
 
 def relative_errors(x: torch.Tensor, precision: Literal["int8", "int16"]) -> torch.Tensor:
