@@ -63,6 +63,8 @@ def show(summary: Mapping[str, Any], out: Path | None = None) -> None:
     console.emit_text(f"peak memory {summary['peak_rss_mb']:,.0f} MB{stage}, {machine['cores']} cores")
     for finding in summary["findings"]:
         console.emit_text(finding["sentence"])
+    for sentence in summary["advice"]:
+        console.emit_text(sentence)
     if out is not None:
         console.note(f"Figures and tables: {out / 'report.html'}")
 

@@ -56,7 +56,9 @@ def run(
 
 def _measure(config: Fig7Config, source: Artifact | None, keep: Path | None) -> Generator[Event[Any], None, Bench]:
     from stages.measure.bench_charts import fig7_chart
+    from stages.measure.beside_paper import beside_fastest, beside_paper
     from stages.measure.findings import fastest_finding
+    from stages.measure.paired import fastest
     from stages.measure.picture_tiles import noise_tiles
     from stages.measure.summary import Bench, summary_of
     from stages.measure.workload import Workload
@@ -80,7 +82,9 @@ def _measure(config: Fig7Config, source: Artifact | None, keep: Path | None) -> 
     times = {one.tiles_per_batch or 0: one.samples_s for one in job.records if one.policy == job.records[0].policy}
     claim = f"{CLAIMED} tiles per batch encode a picture of {config.tiles} tiles fastest"
     finding = fastest_finding(claim, "5.3, Fig. 7", times, CLAIMED, _named)
-    summary = summary_of(job, config.model_dump(mode="json"), figure="fig7", findings=[finding])
+    row = beside_fastest("fastest, by the median", "fig7", "fastest", "tiles per batch", fastest(times), finding)
+    beside = [*beside_paper(job.records), row]
+    summary = summary_of(job, config.model_dump(mode="json"), figure="fig7", findings=[finding], beside=beside)
     return Bench(job.records, summary, (fig7_chart(job.records, CLAIMED),))
 
 

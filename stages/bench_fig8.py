@@ -58,7 +58,9 @@ def run(
 
 def _measure(config: Fig8Config, source: Artifact | None, keep: Path | None) -> Generator[Event[Any], None, Bench]:
     from stages.measure.bench_charts import fig8_chart
+    from stages.measure.beside_paper import beside_fastest, beside_paper
     from stages.measure.findings import fastest_finding
+    from stages.measure.paired import fastest
     from stages.measure.summary import Bench, summary_of
     from stages.measure.workload import Workload
 
@@ -75,19 +77,16 @@ def _measure(config: Fig8Config, source: Artifact | None, keep: Path | None) -> 
     )
     job = yield from run_job(config, work, source, lambda device: (), keep)
     first = [one for one in job.records if one.policy == job.records[0].policy]
-    findings = [
-        fastest_finding(
-            f"t{CLAIMED} {does}",
-            "5.3, Fig. 8",
-            {one.chunk or 0: one.samples_s for one in first if one.test == test},
-            CLAIMED,
-            name,
-        )
-        for test, does, name in (
-            ("prefill", "reads a prompt fastest", "reading in t{}".format),
-            ("decode", "has the fastest decoding behind it", "writing behind t{}".format),
-        )
-        if any(one.test == test for one in first)
-    ]
-    summary = summary_of(job, config.model_dump(mode="json"), figure="fig8", findings=findings)
+    findings, beside = [], list(beside_paper(job.records))
+    for test, does, name in (
+        ("prefill", "reads a prompt fastest", "reading in t{}"),
+        ("decode", "has the fastest decoding behind it", "writing behind t{}"),
+    ):
+        times = {one.chunk or 0: one.samples_s for one in first if one.test == test}
+        if times:
+            claim = f"t{CLAIMED} {does}"
+            findings.append(fastest_finding(claim, "5.3, Fig. 8", times, CLAIMED, name.format))
+            quantity, row = f"fastest {test}, by the median", f"fastest_{test}"
+            beside.append(beside_fastest(quantity, "fig8", row, "tokens a call", fastest(times), findings[-1]))
+    summary = summary_of(job, config.model_dump(mode="json"), figure="fig8", findings=findings, beside=beside)
     return Bench(job.records, summary, (fig8_chart(job.records, CLAIMED),))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from bluelm_cli.commands.bench_accuracy import accuracy
 from bluelm_cli.commands.bench_agreement import agreement
 from bluelm_cli.commands.bench_compare import compare
 from bluelm_cli.commands.bench_estimate import estimate
@@ -12,10 +13,12 @@ from bluelm_cli.commands.bench_fig5 import fig5
 from bluelm_cli.commands.bench_fig7 import fig7
 from bluelm_cli.commands.bench_fig8 import fig8
 from bluelm_cli.commands.bench_ops import ops
+from bluelm_cli.commands.bench_paper import paper
 from bluelm_cli.commands.bench_run import run
 from bluelm_cli.commands.bench_schema import schema
 from bluelm_cli.commands.bench_table import table
 from bluelm_cli.commands.bench_table5 import table5
+from bluelm_cli.commands.bench_tune import tune
 from bluelm_cli.default_group import DefaultGroup
 
 bench = typer.Typer(cls=DefaultGroup, add_completion=False, pretty_exceptions_enable=False)
@@ -39,10 +42,13 @@ bench.command("fig5")(fig5)
 bench.command("fig7")(fig7)
 bench.command("fig8")(fig8)
 bench.command("table5")(table5)
+bench.command("tune")(tune)
 bench.command("compare")(compare)
+bench.command("paper")(paper)
 bench.command("schema")(schema)
 bench.command("ops")(ops)
 bench.command("eval")(evaluate)
+bench.command("accuracy")(accuracy)
 bench.command("agreement")(agreement)
 bench.command("estimate")(estimate)
 bench.command("table")(table)

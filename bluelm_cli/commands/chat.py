@@ -12,6 +12,7 @@ import typer
 from bluelm_cli import console
 from bluelm_cli.bare_flag import MICROPHONE, BareListenCommand
 from bluelm_cli.options import Json, Recipe, Seed, Set, Threads
+from bluelm_cli.tuned import Profile, measured, tell
 from stages.artifacts.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from stages.chat import ChatResult, TalkConfig
     from stages.chat_serve import ServeResult
     from stages.device.runtime.generator import Token
+
+_TUNED = ("batch", "chunk", "threads")
 
 
 def chat(
@@ -41,6 +44,7 @@ def chat(
     seed: Seed = None,
     chunk: Annotated[int | None, typer.Option("--chunk", help="Prompt tokens per prefill step (256).")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (1).")] = None,
+    profile: Profile = None,
     features: Annotated[
         Path | None, typer.Option("--features", help="Features that bluelm encode wrote with this model.")
     ] = None,
@@ -131,7 +135,7 @@ def chat(
                 "A server answers what it is sent.",
                 "Leave one of them out.",
             )
-        served = _serve(flags | serving, recipe, sets or [], model_or_shipped(model), serve, features)
+        served = _serve(flags | serving, recipe, sets or [], model_or_shipped(model), serve, features, profile)
         if as_json:
             console.emit_json(served.as_dict())
         return
@@ -141,8 +145,10 @@ def chat(
         )
     if listen is not None and prompt is not None:
         raise UsageError("--listen with --prompt.", "There is one question at a time.", "Leave one of them out.")
-    config = load_config(TalkConfig, recipe=recipe, sets=sets or [], flags=flags | spoken)
     folder = model_or_shipped(model)
+    suited = measured(folder, profile, _TUNED)
+    config = load_config(TalkConfig, recipe=recipe, sets=sets or [], flags=flags | spoken, measured=suited)
+    tell(suited, config, profile)
     speech = SpeechFlags(listen == MICROPHONE, speak, speak_to)
     heard = None
     # The microphone is for conversations; a script that wants JSON asks one question.
@@ -204,14 +210,22 @@ def _show(events: Iterator[Token | Notice | Finished[ChatResult]], quiet: bool) 
 
 
 def _serve(
-    flags: dict[str, Any], recipe: str | None, sets: list[str], model: Path, address: str, features: Path | None
+    flags: dict[str, Any],
+    recipe: str | None,
+    sets: list[str],
+    model: Path,
+    address: str,
+    features: Path | None,
+    profile: Path | None,
 ) -> ServeResult:
     """Serves until it is stopped, and says what was done."""
     from stages import chat_serve as stage
     from stages.artifacts.events import Finished
     from stages.artifacts.recipes import load_config
 
-    config = load_config(stage.ServeConfig, recipe=recipe, sets=sets, flags=flags)
+    suited = measured(model, profile, _TUNED)
+    config = load_config(stage.ServeConfig, recipe=recipe, sets=sets, flags=flags, measured=suited)
+    tell(suited, config, profile)
     for event in stage.run(config, model, address, features):
         if isinstance(event, Finished):
             return event.result

@@ -11,6 +11,7 @@ import typer
 from bluelm_cli import console
 from bluelm_cli.options import DataFormat, Device, DryRun, Dtype, Force, Images, Json, Out, Recipe, Set, Threads
 from bluelm_cli.tiling_flags import parse_grid
+from bluelm_cli.tuned import Profile, measured, tell
 from stages.artifacts.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def encode(
         ),
     ],
     batch: Annotated[int | None, typer.Option("--batch", help="Tiles per batch (default: 1; Fig. 7: 4).")] = None,
+    profile: Profile = None,
     no_pipeline: Annotated[
         bool, typer.Option("--no-pipeline", help="Embed patches and run the ViT blocks one after the other.")
     ] = False,
@@ -72,6 +74,10 @@ def encode(
     flags = {"batch": batch, "threads": threads, "pipeline": False if no_pipeline else None}
     asked = _Asked(model, pictures, out, recipe, sets or [], force, dry_run, as_json)
     if before_connector:
+        if profile is not None:
+            raise UsageError(
+                "--profile with --before-connector.", "A profile tells how to run an exported model.", "Leave it out."
+            )
         _encode_corpus(asked, {**flags, "device": device, "dtype": dtype}, _grid(max_grid), images, data_format)
         return
     only = {"--max-grid": max_grid, "--images": images, "--format": data_format, "--device": device, "--dtype": dtype}
@@ -81,7 +87,7 @@ def encode(
             "An exported model computes as it was exported, from pictures tiled as its device.json says.",
             "Leave it away, or add --before-connector.",
         )
-    _encode(asked, flags)
+    _encode(asked, flags, profile)
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,13 @@ class _Asked:
     as_json: bool
 
 
-def _encode(asked: _Asked, flags: dict[str, Any]) -> None:
+def _encode(asked: _Asked, flags: dict[str, Any], profile: Path | None) -> None:
     from stages import encode as stage
     from stages.artifacts.recipes import load_config
 
-    config = load_config(stage.EncodeConfig, recipe=asked.recipe, sets=asked.sets, flags=flags)
+    suited = measured(asked.model, profile, ("batch", "threads"))
+    config = load_config(stage.EncodeConfig, recipe=asked.recipe, sets=asked.sets, flags=flags, measured=suited)
+    tell(suited, config, profile)
     if asked.dry_run or asked.out is None:
         result = stage.plan(config, asked.model, asked.pictures, asked.out)
     else:

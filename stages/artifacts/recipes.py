@@ -180,13 +180,18 @@ def load_config(
     recipe: str | Path | None = None,
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
+    measured: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Resolves a configuration: default < recipe < `--set` < flag (a flag of None was not given).
+    """Resolves a configuration: default < measured < recipe < `--set` < flag (a flag of None was not given).
+
+    `measured` is what was found to suit this machine (`bluelm bench tune`).
 
     Raises:
         RecipeError: a bad recipe, or values that do not fit; all of them together, unknown keys with the nearest name.
     """
-    values = read_recipe(recipe_path(recipe)) if recipe is not None else {}
+    values = dict(measured or {})
+    if recipe is not None:
+        values = merge(values, read_recipe(recipe_path(recipe)))
     for text in sets:
         values = merge(values, parse_set(text))
     values = merge(values, {key: value for key, value in (flags or {}).items() if value is not None})

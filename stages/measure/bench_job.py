@@ -92,6 +92,7 @@ def run_job(
     keep: Path | None,
     peers: Peers | None = None,
     threads: Sequence[int | None] = (None,),
+    more: Sequence[Artifact] = (),
 ) -> Generator[Event[Any], None, Job]:
     """Measures the models of a choice, in turns where memory holds them all.
 
@@ -103,6 +104,7 @@ def run_job(
         keep: where random weights stay for the next time.
         peers: makes the programs that run in turns with ours.
         threads: each model once with each of these, instead of the workload's.
+        more: further exported models of the same shape, named by their folders where records name policies.
 
     Raises:
         UsageError, ArtifactError, ModelError, ImageError: the model or the workload cannot be run.
@@ -117,6 +119,7 @@ def run_job(
 
     with ExitStack() as stack:
         opened = yield from open_models(config, source, keep, stack)
+        opened += [BenchModel(one.path, opened[0].config, one.path.name) for one in more]
         models = [replace(model, threads=count) for count in threads for model in opened]
         tops = stack.enter_context(ceiling_process(config.threads or usable_cores())) if config.ceilings else None
         share = busy_share()

@@ -52,6 +52,7 @@ def _facts(summary: Mapping[str, Any]) -> str:
 
 def _figures(bench: Bench, summary: Mapping[str, Any]) -> Iterator[str]:
     yield from (note(found["sentence"], "finding") for found in summary["findings"])
+    yield from (note(sentence, "finding") for sentence in summary["advice"])
     yield from (note(warning, "warning") for warning in summary["warnings"])
     yield from (section(chart.title, chart.about, draw(chart)) for chart in bench.charts)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stages.measure.findings import Finding
 from stages.measure.paper import PaperTable, paper_tables
 from stages.measure.records import OURS, Record
 
@@ -46,6 +47,22 @@ def beside_paper(records: Iterable[Record], peak_mb: float | None = None) -> tup
     """
     ours = [record for record in records if record.engine == OURS]
     return tuple(_rows(ours, peak_mb, paper_tables()))
+
+
+def beside_fastest(quantity: str, table: str, row: str, unit: str, fastest: int, finding: Finding) -> Beside:
+    """The fastest of several settings, by the median, beside the paper's.
+
+    Args:
+        quantity: what it is.
+        table: the paper's table.
+        row: of the table.
+        unit: of the setting.
+        fastest: ours.
+        finding: whether the paper's holds; where it is undecided, ours is not beyond doubt.
+    """
+    found = paper_tables()[table]
+    differs = "not beyond doubt" if finding.verdict == "undecided" else ""
+    return Beside(quantity, found.section, unit, float(fastest), found.value(row, "value"), differs)
 
 
 def _rows(records: Sequence[Record], peak_mb: float | None, tables: dict[str, PaperTable]) -> Iterator[Beside]:

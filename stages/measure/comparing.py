@@ -87,7 +87,8 @@ def compare_benches(first: Sequence[Record], second: Sequence[Record]) -> Compar
         warnings.append(
             "The two were not measured in turns: what changed on this machine between them counts as a difference."
         )
-    return Comparison(tuple(_compared(a, b, drifted, ("the first", "the second")) for a, b in pairs), tuple(warnings))
+    rows = tuple(_compared(a, b, drifted, (f"first: {label_of(a)}", f"second: {label_of(b)}")) for a, b in pairs)
+    return Comparison(rows, tuple(warnings))
 
 
 def compare_settings(records: Sequence[Record]) -> Comparison:
@@ -97,9 +98,10 @@ def compare_settings(records: Sequence[Record]) -> Comparison:
     for one in records:
         groups.setdefault(_key(one, _WORK), []).append(one)
     rows = [
-        _compared(group[0], other, drifted, (label_of(group[0]), label_of(other)))
+        _compared(group[0], other, drifted, (names[0], name))
         for group in groups.values()
-        for other in group[1:]
+        for names in [_apart([label_of(one) for one in group])]
+        for other, name in zip(group[1:], names[1:], strict=True)
     ]
     return Comparison(tuple(rows), drift_sentences(drifted))
 
@@ -121,6 +123,12 @@ def _verdict(ratio: PairedRatio, drifted: Sequence[Drift], paired: bool) -> tupl
     if ratio.low <= 1 <= ratio.high:
         return "no difference shown", ""
     return ("faster" if ratio.low > 1 else "slower"), ""
+
+
+def _apart(labels: Sequence[str]) -> list[str]:
+    """Labels without the parts that all of them share."""
+    parts = [label.split(", ") for label in labels]
+    return [", ".join(part for part in own if not all(part in other for other in parts)) or "as it is" for own in parts]
 
 
 def _in_turns(first: Record, second: Record) -> bool:

@@ -63,13 +63,23 @@ def disturbed_by(found: Sequence[Drift]) -> float | None:
 def drift_sentences(found: Sequence[Drift]) -> tuple[str, ...]:
     """What is worth telling of all tests of a bench; nothing of a quiet one."""
     told = [_trend(drift) for drift in found if drift.trend]
-    noisy = [f"{drift.test} by {drift.noise:.0%}" for drift in found if drift.noise > NOISE]
+    noisy = _worst((drift.test, drift.noise) for drift in found if drift.noise > NOISE)
     if noisy:
-        told.append(f"Times scatter: {', '.join(noisy)}. Take more --runs, or a quieter machine.")
-    shared = [f"{one.others:.0%} during {one.test}" for one in found if one.others is not None and one.others > OTHERS]
+        said = ", ".join(f"{test} by {noise:.0%}" for test, noise in noisy.items())
+        told.append(f"Times scatter: {said}. Take more --runs, or a quieter machine.")
+    shared = _worst((one.test, one.others) for one in found if one.others is not None and one.others > OTHERS)
     if shared:
-        told.append(f"Other processes had the processor: {', '.join(shared)}. Take ratios, not times.")
+        said = ", ".join(f"{share:.0%} during {test}" for test, share in shared.items())
+        told.append(f"Other processes had the processor: {said}. Take ratios, not times.")
     return tuple(told)
+
+
+def _worst(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The largest value of each test: a bench may have run it several times."""
+    found: dict[str, float] = {}
+    for test, value in values:
+        found[test] = max(found.get(test, 0.0), value)
+    return found
 
 
 def _trend(drift: Drift) -> str:

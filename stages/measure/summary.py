@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,7 @@ class BenchSummary:
         paper: ours beside the paper's.
         drift: whether the machine changed meanwhile, test by test.
         warnings: what to know before these figures are used.
+        advice: what was chosen for this machine, and why.
     """
 
     model: str
@@ -61,10 +62,11 @@ class BenchSummary:
     paper: tuple[dict[str, Any], ...] = ()
     drift: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What `--json` prints and `bench.json` holds."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
@@ -77,6 +79,7 @@ def summarise(
     figure: str = "run",
     findings: Sequence[Finding] = (),
     beside: Sequence[Beside] | None = None,
+    advice: tuple[str, ...] = (),
 ) -> BenchSummary:
     """Puts records together with the machine as it is now.
 
@@ -89,6 +92,7 @@ def summarise(
         figure: which command made it.
         findings: about the paper's claims.
         beside: ours beside the paper's; of Table 5 and memory, as far as the records hold them, if None.
+        advice: see `BenchSummary`.
     """
     drifted = drifts(records)
     others = disturbed_by(drifted)
@@ -109,6 +113,7 @@ def summarise(
         paper=tuple(row.as_dict() for row in found),
         drift=tuple(drift.as_dict() for drift in drifted),
         warnings=drift_sentences(drifted),
+        advice=advice,
     )
 
 
@@ -119,11 +124,12 @@ def summary_of(job: Job, settings: dict[str, Any], **more: Any) -> BenchSummary:
 
 @dataclass(frozen=True)
 class Bench:
-    """A finished bench: its records, what they say, and how it is drawn."""
+    """A finished bench: its records, what they say, how it is drawn, and further files by name."""
 
     records: tuple[Record, ...]
     summary: BenchSummary
     charts: tuple[Chart, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def recorded(
@@ -163,6 +169,8 @@ def write_bench(folder: Path, bench: Bench) -> None:
     text = json.dumps(bench.summary.as_dict(), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
     (folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
     write_bench_report(folder, bench)
+    for name, content in bench.files.items():
+        (folder / name).write_text(content, encoding="utf-8")
 
 
 def read_summary(folder: Path) -> BenchSummary:
@@ -172,7 +180,7 @@ def read_summary(folder: Path) -> BenchSummary:
         ArtifactError: it is missing or broken.
     """
     path = folder / SUMMARY_FILE
-    several = ("rows", "findings", "paper", "drift", "warnings")
+    several = ("rows", "findings", "paper", "drift", "warnings", "advice")
     try:
         values = json.loads(path.read_bytes())
         return BenchSummary(**{**values, **{name: tuple(values[name]) for name in several if name in values}})

@@ -208,7 +208,7 @@ def _key(graph: Path, data: Path) -> str:
     facts = [
         _SCHEMA,
         ort.__version__,
-        _processor(),
+        processor(),
         hashlib.sha256(graph.read_bytes()).hexdigest(),
         hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else "",
         _stamp(data),
@@ -216,7 +216,7 @@ def _key(graph: Path, data: Path) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def _processor() -> str:
+def processor() -> str:
     """Model and instruction sets, which decide how weights are laid out."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
