@@ -3,8 +3,8 @@
     python recipes/serve_load.py [MODEL] [--clients 64] [--seconds 60] [--warm-up 200]
 
 Starts `bluelm chat MODEL --serve`, warms it up, lets the clients loose, and holds what is left against four claims:
-it still answers; each accepted request ended as answered, cancelled or failed; the 429s that clients got are those the
-server counted; its memory is that after the warm-up within 5 %. Exit code 1 where one does not hold.
+it still answers; each accepted request ended as answered, encoded, cancelled or failed; the 429s that clients got are
+those the server counted; its memory is that after the warm-up within 5 %. Exit code 1 where one does not hold.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ from typing import Any
 import psutil
 from PIL import Image
 
-PATH = "/v1/chat/completions"
+PATH, AHEAD_PATH = "/v1/chat/completions", "/v1/bluelm/pictures"
+JSON, PNG = "application/json", "image/png"
 # How often a client does what; the rest is plain questions.
 SHARES = {
-    "text": 22,
+    "text": 16,
     "stream": 22,
     "picture": 22,
     "new picture": 10,
+    "picture ahead": 6,
     "vanishes while waiting": 8,
     "vanishes in the stream": 8,
     "half a body": 3,
@@ -80,7 +82,8 @@ class Load:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             length = len(body) if kind != "half a body" else 2 * len(body)
-            head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            path, type_ = (f"{AHEAD_PATH}?user={number}", PNG) if kind == "picture ahead" else (PATH, JSON)
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {type_}\r\n"
             writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode())
             for start in range(0, len(body), 1 << 20):
                 writer.write(body[start : start + (1 << 20)])
@@ -98,6 +101,8 @@ class Load:
                 return "left"
             rest = await reader.read()
             if kind == "stream" and status == "200" and b"data: [DONE]" not in rest:
+                return "cut"
+            if kind == "picture ahead" and status == "200" and b'"encoded"' not in rest:
                 return "cut"
             return status
         finally:
@@ -127,6 +132,8 @@ _BOMB = bomb()
 def _body(kind: str, random_: random.Random, number: int) -> bytes:
     if kind == "50 MB":
         return b" " * 50_000_000
+    if kind == "picture ahead":
+        return picture(random_.randrange(10**6))
     content: Any = random_.choice(["What colour is the shape?", "How many shapes are there?", "Hello"])
     shown = {
         "picture": lambda: picture(random_.randrange(8)),
@@ -184,7 +191,9 @@ def measured(arguments: argparse.Namespace, port: int, process: psutil.Process) 
     after = settled(port, process)
     found = metrics(port)
     served_429 = int(found.get('bluelm_requests_total{status="429"}', 0))
-    ends = {end: int(found[f'bluelm_jobs_total{{end="{end}"}}']) for end in ("answered", "cancelled", "failed")}
+    ends = {
+        end: int(found[f'bluelm_jobs_total{{end="{end}"}}']) for end in ("answered", "encoded", "cancelled", "failed")
+    }
     refused = sum(count for one in (warm, load) for (_, ended), count in one.seen.items() if ended == "429")
     first = [second for seconds in load.first_s.values() for second in seconds]
     claims = {
@@ -222,9 +231,8 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=200, help="requests before memory is looked at")
     arguments = parser.parse_args()
     start = "import sys; from bluelm_cli.app import main; main(sys.argv[1:])"
-    # Features of pictures are kept on purpose: so few that the warm-up fills their place.
-    limits = ["--set", "limits.body_s=5", "--set", "limits.cache_mb=1"]
-    words = ["chat", *arguments.model, "--serve", "0", *limits, "--json"]
+    # Half-sent bodies are let go of within the run; all else is as it comes.
+    words = ["chat", *arguments.model, "--serve", "0", "--set", "limits.body_s=5", "--json"]
     server = subprocess.Popen(
         [sys.executable, "-c", start, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
