@@ -9,10 +9,13 @@ layer and the prompts' hidden states. A run with prompts that was killed goes on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Generator, Mapping
+import tempfile
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import psutil
 
 from stages.artifacts.errors import ArtifactError, BluelmError, DataError, UsageError, raise_all
 from stages.artifacts.events import Event, Events, Finished, Notice, Progress
@@ -20,15 +23,22 @@ from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, 
 from stages.artifacts.manifest import parent_of
 from stages.device.contract.activations import Activations
 from stages.device.prompt.messages import assistant, user
+from stages.evaluate.answering import beside_their_pictures
+from stages.evaluate.asking import choose
+from stages.evaluate.judge import Judge
+from stages.evaluate.quantization_page import write_pages
 from stages.evaluate.questions import Question, read_questions
-from stages.workshop.quant.activation_policy import resolve, unused
+from stages.measure.estimate_shape import artifact_shape
+from stages.measure.quantized_memory import predicted_peak
+from stages.workshop.quant.activation_policy import resolve, unused, within_budget
 from stages.workshop.quant.block_files import BlockFiles
-from stages.workshop.quant.plan import WeightPlan, plan_weights
+from stages.workshop.quant.fidelity import Fidelity, MemoryReport
+from stages.workshop.quant.plan import plan_weights
 from stages.workshop.quant.preflight import bad_weights, method_problems, picture_problems
-from stages.workshop.quant.quantization_config import OwnKeys
+from stages.workshop.quant.quantize_plan import QuantizePlan
 from stages.workshop.quant.recipe import QuantizeConfig
-from stages.workshop.quant.report import PartReport, Report, build_report, read_report, sum_all, sum_parts
-from stages.workshop.quant.tensor_files import TensorFolder, TensorSource
+from stages.workshop.quant.report import Report, build_report, read_report
+from stages.workshop.quant.tensor_files import ITEM_BYTES, TensorFolder, TensorSource
 
 if TYPE_CHECKING:
     from stages.workshop.quant.calibration import Calibration
@@ -38,36 +48,9 @@ Stream = Generator[Event[Any], None, Returned]
 
 SPLIT = "train"
 BLOCKS = "blocks"
+# The float model is read for comparison only where it leaves room.
+MEMORY_SHARE = 0.8
 KV_NOTE = "no corpus given: the KV cache stays float and no layer's errors are measured"
-
-
-@dataclass(frozen=True)
-class QuantizePlan:
-    """What would be written: every tensor with its scheme and bytes."""
-
-    weights: WeightPlan
-    config: QuantizeConfig
-
-    @property
-    def parts(self) -> tuple[PartReport, ...]:
-        """Totals per part of the model."""
-        return sum_parts(self.weights.tensors)
-
-    @property
-    def total(self) -> PartReport:
-        """Totals of the whole."""
-        return sum_all(self.weights.tensors)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {
-            "tensors": [tensor.as_dict() for tensor in self.weights.tensors],
-            "at_export": {name: str(scheme) for name, scheme in self.weights.at_export.items()},
-            "parts": [part.model_dump(mode="json") for part in self.parts],
-            "total": self.total.model_dump(mode="json"),
-            "kv": self.config.kv,
-            "config": self.config.model_dump(mode="json"),
-        }
 
 
 @dataclass(frozen=True)
@@ -171,10 +154,13 @@ def run(
             if config.kv == "int8":
                 calibration.kv_scales().write(draft.path)
         activations = _activations(decided, calibration)
-        write_config(checkpoint, decided.weights, _own_keys(decided, activations), draft.path)
+        write_config(checkpoint, decided.weights, decided.own_keys(activations), draft.path)
         shutil.rmtree(files.folder)
         report = build_report(decided.weights, errors, activations, calibration)
+        found = yield from _fidelity(config, checkpoint, _held_out(config, corpus), draft, device)
+        report = report.model_copy(update={"fidelity": found, "memory": _memory(config, checkpoint, draft.path)})
         report.write(draft.path)
+        write_pages(report.as_dict(), draft.path, f"{checkpoint.name}, quantized")
         draft.metrics.update(report.total.model_dump(mode="json"))
     yield Finished(QuantizeResult(out, report))
 
@@ -218,7 +204,7 @@ def _write(
 
     config, weights = decided.config, decided.weights
     errors: dict[str, float] = {}
-    scales = _own_keys(decided, {}).scale_format
+    scales = decided.own_keys({}).scale_format
     written = convert(source, weights, scales, draft.path, int(config.shard_gb * 1e9), files.tensors())
     for done, tensor in enumerate(written, start=1):
         errors |= tensor.weight_errors
@@ -246,6 +232,12 @@ def _prompts(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
             f"--data is missing: int16_above for {bound.modules!r} is a bound on what rounding does to real inputs.",
             "Without prompts nothing is measured, and outliers that need INT16 would go unseen.",
             "Give a corpus (bluelm data render makes one), or a recipe without int16_above: --recipe quantize.yaml",
+        )
+    if corpus is None and config.activation_budget is not None:
+        raise UsageError(
+            "--data is missing: --activation-budget is a bound on what rounding does to real inputs.",
+            "Without prompts nothing is measured, and outliers that need INT16 would go unseen.",
+            "Give a corpus (bluelm data render makes one).",
         )
     if corpus is None:
         return []
@@ -275,7 +267,6 @@ def _calibrate(
 
     from stages.workshop.quant.block_rounding import Rounding
     from stages.workshop.quant.calibrated_rounding import CalibratedRounding, Chat
-    from stages.workshop.quant.kv_calibration import KvCalibration
     from stages.workshop.quant.modules import checkpoint_config
 
     config = decided.config
@@ -283,9 +274,9 @@ def _calibrate(
         config=checkpoint_config(checkpoint, untied=config.rotation != "none"),
         source=source,
         how=Rounding(
-            decided.weights, _own_keys(decided, {}).scale_format, config.smoothing, gptq=config.gptq, awq=config.awq
+            decided.weights, decided.own_keys({}).scale_format, config.smoothing, gptq=config.gptq, awq=config.awq
         ),
-        kv=KvCalibration(),
+        kv=config.kv_scales,
         dtype=getattr(torch, config.dtype),
         device=device,
         error_samples=config.error_samples,
@@ -298,23 +289,56 @@ def _calibrate(
     return calibration
 
 
+def _held_out(config: QuantizeConfig, corpus: Path | None) -> list[Question]:
+    """The questions that fidelity is measured on; those of training where the corpus has no such split."""
+    if corpus is None or not config.measure.questions or config.part != "model":
+        return []
+    split = config.measure.split if (corpus / f"{config.measure.split}.json").is_file() else SPLIT
+    return beside_their_pictures(choose(read_questions(corpus, split), (), config.measure.questions))
+
+
+def _fidelity(
+    config: QuantizeConfig, checkpoint: Path, questions: list[Question], draft: Draft, device: str
+) -> Stream[Fidelity | None]:
+    """What the written folder costs beside the float model; None where nothing is measured."""
+    if not questions:
+        return None
+    import torch
+
+    from stages.workshop.quant.cost import Costing
+
+    needed = 4 * sum(info.bytes // ITEM_BYTES[info.dtype] for info in TensorFolder(checkpoint).infos.values())
+    if needed > MEMORY_SHARE * psutil.virtual_memory().available and device == "cpu":
+        yield Notice(
+            f"the float32 model takes {needed / 1e9:.1f} GB: nothing measured (bluelm bench agreement does later)"
+        )
+        return None
+    costing = Costing(checkpoint, draft.path, config.measure, device, getattr(torch, config.dtype))
+    with tempfile.TemporaryDirectory(prefix="bluelm-quantize-") as folder:
+        found = yield from costing.measure(Judge(questions, Path(folder)))
+    return found
+
+
+def _memory(config: QuantizeConfig, checkpoint: Path, folder: Path) -> MemoryReport | None:
+    """Predicted peak of the exported model; None of a part alone."""
+    if config.part != "model":
+        return None
+    from stages.workshop.graph.checkpoint_settings import read_model_config
+    from stages.workshop.graph.checkpoint_weights import CheckpointWeights
+    from stages.workshop.graph.graphs import GraphOptions
+    from stages.workshop.graph.sizes import file_sizes
+
+    shape = artifact_shape(open_artifact(checkpoint, "checkpoint"))
+    context = min(config.measure.context, shape.context)
+    files = file_sizes(CheckpointWeights(folder), read_model_config(folder), GraphOptions(max_context=context))
+    return MemoryReport.model_validate(predicted_peak(shape, files, config.kv, context))
+
+
 def _activations(decided: QuantizePlan, calibration: Calibration | None) -> dict[str, Activations]:
     """What the inputs of every quantized Linear are rounded to, by the policy and what was measured."""
     weights = decided.weights
     names = [name for name in (*weights.packed, *weights.at_export) if name in weights.linears]
     errors = {name: calibration.input_error(name, "int8") if calibration else None for name in names}
-    return resolve(decided.config.activations, names, errors)
-
-
-def _own_keys(decided: QuantizePlan, activations: Mapping[str, Activations]) -> OwnKeys:
-    config = decided.config
-    transforms = [f"rotation {config.rotation}"] if config.rotation != "none" else []
-    transforms += [f"smoothing {rule.modules} {rule.alpha:g}" for rule in config.smoothing]
-    return OwnKeys(
-        method="+".join(sorted(set(decided.weights.methods.values()))) or "rtn",
-        transforms=tuple(transforms),
-        scale_dtype=config.scale_dtype,
-        scales=config.scales,
-        activations=dict(activations),
-        kv=config.kv,
-    )
+    chosen = resolve(decided.config.activations, names, errors)
+    budget = decided.config.activation_budget
+    return chosen if budget is None else within_budget(chosen, errors, budget)

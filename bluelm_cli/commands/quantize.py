@@ -12,7 +12,8 @@ from bluelm_cli import console
 from bluelm_cli.options import Device, DryRun, Dtype, Force, Json, Out, Set, Threads
 
 if TYPE_CHECKING:
-    from stages.quantize import QuantizePlan, QuantizeResult
+    from stages.quantize import QuantizeResult
+    from stages.workshop.quant.quantize_plan import QuantizePlan
     from stages.workshop.quant.report import PartReport
 
 WORST_LAYERS = 8
@@ -23,6 +24,30 @@ class Kv(StrEnum):
 
     int8 = "int8"
     float32 = "float32"
+
+
+class KvScales(StrEnum):
+    """What shares a scale of the INT8 cache."""
+
+    tensor = "tensor"
+    head = "head"
+    channel = "channel"
+
+
+class KvMethod(StrEnum):
+    """How scales of the INT8 cache are chosen."""
+
+    absmax = "absmax"
+    percentile = "percentile"
+    mse = "mse"
+
+
+class Sensitivity(StrEnum):
+    """What is quantized alone to see what it costs."""
+
+    none = "none"
+    parts = "parts"
+    layers = "layers"
 
 
 class Part(StrEnum):
@@ -44,6 +69,29 @@ def quantize(
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", min=1, help="Prompts to calibrate with.")] = None,
     kv: Annotated[Kv | None, typer.Option("--kv", help="KV cache: int8 (calibrated scales) or float32.")] = None,
+    kv_scales: Annotated[
+        KvScales | None, typer.Option("--kv-scales", help="What shares a scale of the INT8 cache; tensor by default.")
+    ] = None,
+    kv_method: Annotated[
+        KvMethod | None,
+        typer.Option("--kv-method", help="How its scales are chosen; absmax, the default, clips nothing."),
+    ] = None,
+    activation_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--activation-budget",
+            min=0,
+            help="Largest RMS of the relative errors that INT8 inputs may have; as few Linears as needed get INT16.",
+        ),
+    ] = None,
+    questions: Annotated[
+        int | None,
+        typer.Option("--questions", min=0, help="Held-out questions that measure what it costs, 64 by default."),
+    ] = None,
+    sensitivity: Annotated[
+        Sensitivity | None,
+        typer.Option("--sensitivity", help="Measure one part, or also one layer at a time; parts by default."),
+    ] = None,
     part: Annotated[
         Part | None, typer.Option("--part", help="The whole model, or llm: a plain folder any transformers opens.")
     ] = None,
@@ -65,8 +113,21 @@ def quantize(
     from stages.artifacts.errors import UsageError
     from stages.artifacts.recipes import load_config, shipped_recipe
 
-    flags = {"samples": samples, "kv": kv and kv.value, "part": part and part.value, "dtype": dtype}
-    config = load_config(stage.QuantizeConfig, recipe or shipped_recipe("quantize.yaml"), sets or (), flags)
+    flags = {
+        "samples": samples,
+        "kv": kv and kv.value,
+        "part": part and part.value,
+        "dtype": dtype,
+        "activation_budget": activation_budget,
+    }
+    nested = {
+        "kv_scales.granularity": kv_scales and kv_scales.value,
+        "kv_scales.method": kv_method and kv_method.value,
+        "measure.questions": questions,
+        "measure.sensitivity": sensitivity and sensitivity.value,
+    }
+    given = [*(sets or ()), *(f"{name}={value}" for name, value in nested.items() if value is not None)]
+    config = load_config(stage.QuantizeConfig, recipe or shipped_recipe("quantize.yaml"), given, flags)
     if dry_run:
         _show_plan(stage.plan(config, checkpoint), as_json)
         return
@@ -110,6 +171,13 @@ def _show_result(result: QuantizeResult, as_json: bool) -> None:
         "worst layers", ["layer", "weights", "weight error", "output error", "activations", "input error"], worst
     )
     _show_parts(result.report.parts, result.report.total)
+    if result.report.fidelity is not None and result.report.fidelity.sensitivity:
+        rows = [
+            (row.part, f"{100 * row.top1_agreement:.2f} %", f"{row.kl:.3g}", f"{100 * row.exact_difference:+.2f}")
+            for row in result.report.fidelity.sensitivity
+        ]
+        console.emit_table("one part at a time", ["part", "same next token", "KL", "exact answers, points"], rows)
+    console.emit_text(result.report.sentence)
 
 
 def _show_parts(parts: tuple[PartReport, ...], total: PartReport) -> None:

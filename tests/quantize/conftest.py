@@ -107,7 +107,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(*sets: str, **flags: Any) -> QuantizeConfig:
-    return load_config(QuantizeConfig, "quantize.yaml", sets, flags)
+    return load_config(QuantizeConfig, "quantize.yaml", ("measure.questions=0", *sets), flags)
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,31 @@ def resolve(
     return chosen
 
 
+def within_budget(
+    chosen: Mapping[str, Activations], int8_errors: Mapping[str, float | None], budget: float
+) -> dict[str, Activations]:
+    """INT16 instead of INT8 where inputs have the largest errors, for as few Linears as keep within a budget.
+
+    Args:
+        chosen: what the rules decide.
+        int8_errors: measured relative error of INT8 inputs by Linear. One that no input reached becomes INT16.
+        budget: of the root mean square of the errors of all Linears that the rules give INT8; one that becomes INT16
+            counts as 0 (its error is 254 times smaller).
+    """
+    names = [name for name, precision in chosen.items() if precision == "int8"]
+    unknown = {name for name in names if int8_errors.get(name) is None}
+    ranked = sorted(set(names) - unknown, key=lambda name: (int8_errors[name] or 0.0, name))
+    left, squares = budget * budget * len(names), 0.0
+    kept: set[str] = set()
+    for name in ranked:
+        squares += (int8_errors[name] or 0.0) ** 2
+        # A hair of room for the rounding of sums.
+        if squares > left * (1 + 1e-9):
+            break
+        kept.add(name)
+    return {name: "int16" if name in names and name not in kept else value for name, value in chosen.items()}
+
+
 def unused(rules: Sequence[ActivationRule], names: Sequence[str]) -> list[BluelmError]:
     """An error for each rule that decides nothing."""
     used = {id(rule_of(rules, name)) for name in names}

@@ -114,37 +114,44 @@ class Report(_Frozen):
     fidelity: Fidelity | None = None
     memory: MemoryReport | None = None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def top1_agreement(self) -> float | None:
         """Share of the assistant's tokens that float and quantized model both expect most."""
         return self.fidelity.answers.top1_agreement if self.fidelity else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def kl(self) -> float | None:
         """KL divergence of the quantized model from the float one over the assistant's tokens, in nats a token."""
         return self.fidelity.answers.kl if self.fidelity else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def perplexity(self) -> PerplexityReport | None:
         """Of the assistant's tokens."""
         return self.fidelity.answers.perplexity if self.fidelity else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def exact_match(self) -> ExactReport | None:
         """Share of questions answered exactly."""
         return self.fidelity.exact_match if self.fidelity else None
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def bits_per_weight(self) -> float:
         """True bits of the whole folder."""
         return 8 * self.total.bytes_after / self.total.weights
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def bytes(self) -> BytesReport:
         """Of the whole folder."""
         return BytesReport(before=self.total.bytes_before, after=self.total.bytes_after)
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
+    @property
     def sentence(self) -> str:
         """What it costs, what it saves, and what to spare first."""
         return " ".join([saved(self), cost(self), spare_first(self)]).strip()

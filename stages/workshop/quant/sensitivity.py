@@ -41,7 +41,7 @@ class PartlyQuantized:
         self._turned = any(name.startswith("rotation") for name in source.own.transforms)
 
     def parts(self) -> tuple[str, ...]:
-        """Parts that hold quantized weights; then the cache where it is INT8, and activations where they are rounded."""
+        """Parts that hold quantized weights; the cache where it is INT8; activations where they are rounded."""
         modules = (*self._source.packed_modules(), *self._source.own.at_export)
         found = dict.fromkeys(self._part(name) for name in sorted(modules, key=part_of))
         cache = [CACHE] if self._source.own.kv == "int8" else []
