@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.measure.paired import fastest, interval_coverage, interval_rank, paired_ratio
+from stages.measure.paired import (
+    fastest,
+    interval_coverage,
+    interval_rank,
+    median_interval,
+    paired_ratio,
+    rank_sums,
+    unpaired_ratio,
+)
 
 SECONDS = st.floats(0.01, 100.0)
 PAIRS = st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=20)
@@ -90,3 +98,53 @@ def test_the_fastest_has_the_smallest_median(times: dict[str, list[float]]) -> N
 def test_nobody_is_not_fastest() -> None:
     with pytest.raises(ValueError, match="nobody"):
         fastest({})
+
+
+def brute_rank_sums(first: int, second: int) -> list[int]:
+    """By every order there is."""
+    counts = [0] * (first * second + 1)
+    for places in itertools.combinations(range(first + second), first):
+        others = [place for place in range(first + second) if place not in places]
+        counts[sum(mine > theirs for mine in places for theirs in others)] += 1
+    return counts
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 4), (3, 2), (4, 4), (5, 3)])
+def test_rank_sums_are_those_of_all_orders(first: int, second: int) -> None:
+    assert rank_sums(first, second) == brute_rank_sums(first, second)
+
+
+def test_unpaired_runs_are_compared_all_with_all() -> None:
+    ratio = unpaired_ratio([1.0, 2.0], [2.0, 4.0, 8.0])
+    # 2/1, 2/2, 4/1, 4/2, 8/1, 8/2, sorted: 1 2 2 4 4 8; one of ten orders lies on either side of the whole range.
+    assert ratio == (3.0, 1.0, 8.0, pytest.approx(0.8), 6)
+    with pytest.raises(ValueError, match="no ratio"):
+        unpaired_ratio([], [1.0])
+    with pytest.raises(ValueError, match="no ratio"):
+        unpaired_ratio([0.0], [1.0])
+
+
+def test_the_unpaired_interval_covers_as_often_as_it_says() -> None:
+    draw, hits, trials = np.random.default_rng(5), 0, 2000
+    for _ in range(trials):
+        subject, other = np.exp(draw.normal(0, 0.2, 6)), 1.5 * np.exp(draw.normal(0, 0.2, 7))
+        found = unpaired_ratio(subject.tolist(), other.tolist())
+        hits += found.low <= 1.5 <= found.high
+    assert found.coverage >= 0.95
+    # Three standard deviations of 2000 draws around what it promises.
+    assert abs(hits / trials - found.coverage) < 3 * (0.05 * 0.95 / trials) ** 0.5
+
+
+@given(st.lists(SECONDS, min_size=1, max_size=7), st.lists(SECONDS, min_size=1, max_size=7))
+def test_swapping_unpaired_sides_inverts(subject: list[float], other: list[float]) -> None:
+    there, back = unpaired_ratio(subject, other), unpaired_ratio(other, subject)
+    assert back.low == pytest.approx(1 / there.high) and back.high == pytest.approx(1 / there.low)
+    assert back.coverage == pytest.approx(there.coverage)
+
+
+def test_the_interval_of_a_median() -> None:
+    assert median_interval([3.0, 1.0, 2.0]) == (1.0, 3.0)
+    # Of nine, the second and the second last: 1 - 2 · 10/512 = 96 %.
+    assert median_interval([float(value) for value in range(9)]) == (1.0, 7.0)
+    with pytest.raises(ValueError, match="no samples"):
+        median_interval([])

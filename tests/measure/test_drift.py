@@ -1,0 +1,72 @@
+"""Drift: trends by ranks against every order there is, their size by the median slope, and what is told of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.measure.drift import chance_of_trend, disturbed_by, drift_sentences, drifts, slope
+from stages.measure.records import Record, record_of
+
+
+def record(samples: Sequence[float], others: float | None = None, run: str = "r", test: str = "prefill") -> Record:
+    shares = None if others is None else (others,) * len(samples)
+    return record_of(test, "m", samples, tokens=10, run=run, samples_others=shares)  # type: ignore[arg-type]
+
+
+@given(st.permutations(range(5)))
+def test_the_chance_of_a_trend_is_that_of_all_orders(order: list[int]) -> None:
+    def falls(values: Sequence[int]) -> int:
+        return sum(later < earlier for earlier, later in itertools.combinations(values, 2))
+
+    mine = min(falls(order), 10 - falls(order))
+    as_clear = sum(min(falls(other), 10 - falls(other)) <= mine for other in itertools.permutations(range(5)))
+    assert chance_of_trend(order) == pytest.approx(min(1.0, as_clear / math.factorial(5)))
+
+
+def test_a_steady_slope_is_found_beside_an_outlier() -> None:
+    assert slope([1, 3, 5, 7, 99, 11]) == pytest.approx(2)
+
+
+def test_a_machine_that_slows_down_is_told() -> None:
+    # All cases of a turn see the same heat; one of them is noisy by itself.
+    heat = [1.0, 1.05, 1.1, 1.15, 1.2, 1.25, 1.3]
+    cases = [[base * pace for pace in heat] for base in (1.0, 0.2)]
+    (drift,) = drifts([record(samples) for samples in cases])
+    assert (drift.test, drift.turns) == ("prefill", 7)
+    assert drift.chance == pytest.approx(2 / math.factorial(7))
+    # Of logarithms: from 1 to 1.3 by the median slope, 30 % within its bend.
+    assert drift.change == pytest.approx(0.3, abs=0.02)
+    (sentence,) = drift_sentences([drift])
+    assert "times rose by" in sentence and "heat" in sentence
+    (back,) = drifts([record(samples[::-1]) for samples in cases])
+    assert back.change == pytest.approx(1 / (1 + drift.change) - 1) and "times fell" in drift_sentences([back])[0]
+
+
+def test_steady_runs_are_not_worth_a_word() -> None:
+    steady = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0]
+    (drift,) = drifts([record(steady, others=0.01)])
+    assert drift_sentences([drift]) == () and disturbed_by([drift]) is None and not drift.trend
+
+
+def test_other_work_is_told_and_too_much_of_it_forbids_verdicts() -> None:
+    found = drifts([record([1.0] * 5, others=0.2), record([1.0] * 5, others=0.5, test="decode")])
+    (sentence,) = drift_sentences(found)
+    assert sentence.startswith("Other processes had the processor: 20% during prefill, 50% during decode")
+    assert disturbed_by(found[:1]) is None and disturbed_by(found) == 0.5
+
+
+def test_noise_is_told_once_a_test() -> None:
+    found = drifts([record([1.0, 2.0, 1.0, 2.0, 3.0], run=run) for run in ("a", "b")])
+    assert len(found) == 2
+    (sentence,) = drift_sentences(found)
+    assert sentence.startswith("Times scatter: prefill by")
+
+
+def test_a_single_turn_drifts_nowhere() -> None:
+    assert drifts([record([1.0])]) == ()
