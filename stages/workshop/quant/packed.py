@@ -20,6 +20,7 @@ from stages.device.contract import int4_blocks, int8_channels
 from stages.device.contract.int4_blocks import Int4Blocks, ScaleDtype
 from stages.device.contract.int8_channels import Int8Channels
 from stages.workshop.quant.policy import Scheme
+from stages.workshop.quant.regrid import found_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -138,5 +139,6 @@ def _round_rows(weight: torch.Tensor, scheme: Scheme, scales: ScaleFormat) -> Qu
         raise FloatingPointError
     if scheme.group_size is not None:
         size = scheme.group_size
-        return int4_blocks.quantize(values, size, scale_dtype=scales.dtype, two_level=scales.two_level)
+        found = None if scales.two_level else found_blocks(values, size)
+        return found or int4_blocks.quantize(values, size, scale_dtype=scales.dtype, two_level=scales.two_level)
     return int8_channels.quantize(values, scale_dtype=scales.dtype)

@@ -20,7 +20,8 @@ def read_language_config(folder: Path) -> PretrainedConfig:
     """The configuration of a language model; MiniCPM's as the Llama that it becomes.
 
     Raises:
-        ModelError: no causal language model, one that transformers does not know, or a quantized one.
+        ModelError: no causal language model, one that transformers does not know, or one quantized in a way that is
+            not read here.
     """
     config = read_json(folder / "config.json")
     if is_minicpm(config):
@@ -54,5 +55,5 @@ def _problems(folder: Path, config: Any) -> Iterator[BluelmError]:
         yield ModelError(
             f"{folder} is quantized ({method}).",
             "Training starts from whole weights; bluelm quantize makes them small afterwards.",
-            "Give the model in bfloat16, float16 or float32.",
+            "Give the model in bfloat16, float16 or float32, or quantized by GPTQ or AWQ.",
         )

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from stages.artifacts.errors import ModelError
 from stages.device.imaging.spec import Resample
 from stages.workshop.model.configuration import BlueLMVConfig
+from stages.workshop.model.public.packed_weights import PARTS, Packing, packing_of
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,23 @@ class WeightPlace:
     file: Path
     key: str
     factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class PackedPlace(WeightPlace):
+    """Where the integers of a Linear lie that another program quantized: `key` is its qweight, `parts` all of them."""
+
+    packing: Packing | None = None
+    parts: tuple[tuple[str, Path, str], ...] = ()
+
+    def read(self) -> torch.Tensor:
+        """The float weight [N, K] they stand for, in float32."""
+        assert self.packing is not None
+        tensors = {}
+        for name, file, key in self.parts:
+            with safe_open(file, framework="pt") as opened:
+                tensors[name] = opened.get_tensor(key)
+        return self.packing.unpack(tensors)
 
 
 @dataclass(frozen=True)
@@ -99,15 +117,19 @@ def read_config(folder: Path) -> Any:
     Raises:
         ModelError: it is missing, broken, or of a model transformers does not know.
     """
-    read_json(folder / "config.json")
+    values = read_json(folder / "config.json")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ModelError(
             f"{folder / 'config.json'}: transformers cannot use it: {str(error).strip().splitlines()[0]}",
             "It says what the model is made of.",
             "Use a model whose type this version of transformers knows, without remote code.",
         ) from error
+    if packing_of(folder, values.get("quantization_config")) is not None:
+        # Its weights are read as what they stand for.
+        del config.quantization_config
+    return config
 
 
 def read_json_if_there(path: Path) -> dict[str, Any]:
@@ -116,7 +138,7 @@ def read_json_if_there(path: Path) -> dict[str, Any]:
 
 
 def weights_in(folder: Path) -> dict[str, WeightPlace]:
-    """Every weight of a folder's safetensors files.
+    """Every weight of a folder's safetensors files; those of GPTQ and AWQ checkpoints as what they stand for.
 
     Raises:
         ModelError: there are none, only pickles, or a file is missing or damaged.
@@ -130,7 +152,21 @@ def weights_in(folder: Path) -> dict[str, WeightPlace]:
             raise ModelError(
                 f"{file} cannot be read: {error}.", "Its weights would be missing.", "Download it again."
             ) from error
-    return places
+    packing = packing_of(folder, read_json_if_there(folder / "config.json").get("quantization_config"))
+    return places if packing is None else _unpacked(places, packing)
+
+
+def _unpacked(places: Mapping[str, WeightPlace], packing: Packing) -> dict[str, WeightPlace]:
+    """`X.weight` for each module that has an `X.qweight`, all else as it is."""
+    modules = [key.removesuffix(".qweight") for key in places if key.endswith(".qweight")]
+    own = {f"{module}.{part}" for module in modules for part in PARTS}
+    found = {key: place for key, place in places.items() if key not in own}
+    for module in modules:
+        there = [(part, place) for part in PARTS if (place := places.get(f"{module}.{part}")) is not None]
+        parts = tuple((part, place.file, place.key) for part, place in there)
+        head = places[f"{module}.qweight"]
+        found[f"{module}.weight"] = PackedPlace(head.file, head.key, packing=packing, parts=parts)
+    return found
 
 
 def read_tensors(weights: Mapping[str, WeightPlace]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -141,7 +177,7 @@ def read_tensors(weights: Mapping[str, WeightPlace]) -> Iterator[tuple[str, torc
     for file, places in by_file.items():
         with safe_open(file, framework="pt") as opened:
             for name, place in places.items():
-                tensor = opened.get_tensor(place.key)
+                tensor = place.read() if isinstance(place, PackedPlace) else opened.get_tensor(place.key)
                 yield name, tensor if place.factor == 1 else tensor.float() * place.factor
 
 
@@ -152,12 +188,17 @@ def read_shapes(weights: Mapping[str, WeightPlace]) -> dict[str, tuple[int, ...]
         with safe_open(file, framework="pt") as opened:
             shapes.update(
                 {
-                    name: tuple(opened.get_slice(place.key).get_shape())
+                    name: _shape(place, tuple(opened.get_slice(place.key).get_shape()))
                     for name, place in weights.items()
                     if place.file == file
                 }
             )
     return shapes
+
+
+def _shape(place: WeightPlace, stored: tuple[int, ...]) -> tuple[int, ...]:
+    packing = place.packing if isinstance(place, PackedPlace) else None
+    return stored if packing is None else packing.shape(stored)
 
 
 def _weight_files(folder: Path) -> list[Path]:
