@@ -279,9 +279,7 @@ def _on(device: Device, shape: ModelShape, case: Case) -> DeviceEstimate:
     counts = counts_of(shape, case, device.int16_passes)
     memory = memory_over_time(shape, case, counts, device.memory or Overheads(), device.expands)
     seconds = seconds_of(device, counts, case)
-    unknown = [
-        f"{one.stage}: {name} is unknown, so the time is a lower bound" for one in seconds for name in one.missing
-    ]
+    unknown = [f"time of {one.stage}: without {' and '.join(one.missing)}" for one in seconds if one.missing]
     if device.memory is None:
         unknown.insert(0, "memory of program, drivers and activations: only the model's own parts are counted")
     if case.policy == "float" and "memory" in device.fitted:
