@@ -25,12 +25,20 @@ _DATA_URI = re.compile(
 
 @dataclass(frozen=True)
 class RequestPicture:
-    """A picture that came with a request: its place there, its bytes and their sha256, and its upright size."""
+    """A picture that came with a request: its bytes and their sha256, and its upright size.
+
+    `place` is where in the request it stands; empty where it is all of it.
+    """
 
     place: str
     data: bytes
     digest: str
     size: Size
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return picture_name(self.place)
 
 
 class Fetcher(Protocol):
@@ -67,16 +75,16 @@ class PictureSources:
     def checked(self, data: bytes, place: str) -> RequestPicture:
         """A picture whose bytes are there; raises ApiError as `read` does."""
         try:
-            size = read_size_bytes(data, f"The picture at '{place}'")
+            size = read_size_bytes(data, picture_name(place))
         except ImageError as error:
             raise bad_picture(place, error) from error
         if size.width * size.height > self._limits.megapixels * 1e6:
             raise ApiError(
                 400,
-                f"The picture at '{place}' has {size.width}×{size.height} pixels; "
+                f"{picture_name(place)} has {size.width}×{size.height} pixels; "
                 f"this server takes {self._limits.megapixels:g} megapixels.",
                 "image_too_large",
-                place,
+                place or None,
             )
         return RequestPicture(place, data, hashlib.sha256(data).hexdigest(), size)
 
@@ -99,7 +107,12 @@ class PictureSources:
 
 def bad_picture(place: str, error: ImageError) -> ApiError:
     """The answer to a picture that cannot be read."""
-    return ApiError(400, f"{error.what} {error.why} {error.fix}", "image_parse_error", place)
+    return ApiError(400, f"{error.what} {error.why} {error.fix}", "image_parse_error", place or None)
+
+
+def picture_name(place: str) -> str:
+    """What messages call a picture."""
+    return f"The picture at '{place}'" if place else "The picture"
 
 
 def _from_data_uri(url: str, place: str, limit: int) -> bytes:

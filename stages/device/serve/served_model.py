@@ -106,8 +106,8 @@ class EngineModel:
         """See `ServedModel`."""
         known = self._cache.get(picture.digest)
         if known is not None:
-            return replace(known, path=Path(picture.place), encode_s=0.0, reused=True)
-        made = self._reader.encode(Path(f"The picture at '{picture.place}'"), picture.data, picture.digest, on_tiles)
+            return replace(known, path=Path(picture.name), encode_s=0.0, reused=True)
+        made = self._reader.encode(Path(picture.name), picture.data, picture.digest, on_tiles)
         self._cache.put(replace(made, spans=()))  # what ran when is never asked for, and would not be counted
         return made
 

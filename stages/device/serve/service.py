@@ -78,7 +78,7 @@ class Service:
         """Reads a picture that will be asked about, and gives its encoding a place in the queue; raises as `accept`."""
         await self._check_first(request, _PICTURE)
         data = await read_body(request, self.limits, share, self.limits.picture_mb)
-        picture = await self._thread(lambda: self.sources.checked(data, "body"))
+        picture = await self._thread(lambda: self.sources.checked(data, ""))
         tiling = self.model.tiling(picture.size)
         return picture, tiling, *self._submitted(request, request.query_params.get("user"), None, (picture,))
 

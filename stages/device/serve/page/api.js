@@ -106,5 +106,5 @@ export async function* encode(file, signal) {
 }
 
 function gone() {
-  return new ServerError("The server does not answer. Is bluelm chat --serve still running?");
+  return new ServerError("The server does not answer. Is it still running?");
 }

@@ -97,9 +97,9 @@ function add(files) {
     picture.remover.addEventListener("click", () => drop(picture));
     pictures.push(picture);
     $("pictures").append(picture.figure);
-    picture.figure.scrollIntoView({ block: "nearest", inline: "nearest" });
+    changed(); // makes room for it
+    $("pictures").scrollLeft = $("pictures").scrollWidth;
   }
-  changed();
   $("question").focus();
 }
 
@@ -145,12 +145,14 @@ async function arrive() {
 // ---- what is seen and heard
 
 function changed() {
+  const following = atEnd();
   $("welcome").hidden = turns.length > 0 || pictures.length > 0;
   $("new").hidden = turns.length === 0;
   $("pictures").hidden = pictures.length === 0;
   $("send").hidden = current !== null;
   $("stop").hidden = current === null;
   $("send").disabled = !$("question").value.trim();
+  if (following) scroll(true);
 }
 
 function tell(text) {
@@ -165,8 +167,12 @@ function warn(text) {
 // Follows the answer, unless the reader has scrolled away from its end.
 function scroll(always) {
   const page = document.scrollingElement;
-  const left = page.scrollHeight - page.scrollTop - page.clientHeight;
-  if (always || left < 120) page.scrollTop = page.scrollHeight;
+  if (always || atEnd()) page.scrollTop = page.scrollHeight;
+}
+
+function atEnd() {
+  const page = document.scrollingElement;
+  return page.scrollHeight - page.scrollTop - page.clientHeight < 120;
 }
 
 // ---- events

@@ -29,7 +29,11 @@ export class Picture {
     image.alt = this.name;
     image.title = this.name;
     // Some formats that the server reads, a browser does not show.
-    image.addEventListener("error", () => this.figure.classList.add("unshown"));
+    image.addEventListener("error", () => {
+      const name = document.createElement("span");
+      name.textContent = this.name;
+      image.replaceWith(name);
+    });
     image.src = this.address;
     this.say("sent", "Sending …");
   }
@@ -80,7 +84,7 @@ export class Picture {
 
   done({ seconds, reused }) {
     this.figure.querySelectorAll(".tiles i").forEach((tile) => (tile.dataset.state = "done"));
-    const took = reused ? "known already" : `read in ${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+    const took = reused ? "known" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
     this.say("ready", `${this.grid()} · ${numbers.format(this.planned.tokens)} tokens · ${took}`);
     this.told(`${this.name}: ${this.planned.tiles} tiles, ${took}.`);
   }

@@ -149,8 +149,9 @@ class Clock {
     const made = `${numbers.format(this.tokens)} token${this.tokens === 1 ? "" : "s"}`;
     const first = `first after ${((this.first - this.asked) / 1000).toFixed(2)} s`;
     const seconds = (this.last - this.first) / 1000;
-    if (this.tokens < 2 || seconds <= 0) return `${made} · ${first}`;
+    // A few tokens that come in one packet say nothing about the rate.
+    if (this.tokens < 2 || seconds < 0.05) return `${made} · ${first}`;
     const rate = (this.tokens - 1) / seconds;
-    return `${made} · ${first} · ${rate.toFixed(rate < 10 ? 1 : 0)} a second`;
+    return `${made} · ${first} · ${rate < 10 ? rate.toFixed(1) : numbers.format(Math.round(rate))} a second`;
   }
 }

@@ -95,7 +95,7 @@ class Chromium:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def until(self, script: str, seconds: float = 20) -> Any:
+    def until(self, script: str, seconds: float = 60) -> Any:
         """Waits until an expression holds; fails with what the page shows where it does not."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
