@@ -57,7 +57,7 @@ class ExportConfig(RecipeModel):
     max_context: int | None = Field(default=None, ge=1)
     kv: Literal["int8", "float32"] | None = None
     batch: int | None = Field(default=None, ge=1, le=4096)
-    activations: Literal["policy", "float", "int8", "int16"] = "policy"
+    activations: Literal["policy", "float", "float16", "int8", "int16"] = "policy"
     embedding: Literal["stored", "float16", "int8", "int4"] = "stored"
     verify: bool = True
     tolerance: float = Field(default=2e-3, gt=0)

@@ -32,7 +32,9 @@ def export(
     ] = None,
     activations: Annotated[
         str | None,
-        typer.Option("--activations", help="Inputs of products: policy (as the folder says), int8, int16 or float."),
+        typer.Option(
+            "--activations", help="Inputs of products: policy (as the folder says), int8, int16, float16 or float."
+        ),
     ] = None,
     embedding: Annotated[
         str | None, typer.Option("--embedding", help="Embedding table: stored, float16, int8 or int4.")

@@ -4,6 +4,7 @@
     a16    the same and its remainder, INT8 again:               x ~ (high + low / 254) · step
     nbits  INT8 values, one scale per block of columns:          what MatMulNBits does inside at accuracy level 4
     nbits16  the same and its remainder, INT8 again, in a second row of MatMulNBits
+    half   float16 values, multiplied in float32
 
 a16 is the paper's INT16 activations on hardware that multiplies 8-bit integers: two products of the same weights, whose
 sum has 127 · 254 steps up to a token's largest magnitude. Values are stored unsigned with zero point 128, since x86 has
@@ -19,8 +20,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# How the inputs of a product are rounded: not at all, to 16 bits, to 8 bits.
-Activations = Literal["float", "int16", "int8"]
+# How the inputs of a product are rounded: not at all, to half precision, to 16 bits, to 8 bits.
+Activations = Literal["float", "float16", "int16", "int8"]
+# Largest magnitude of half precision; what is beyond it becomes that.
+HALF_MAX = 65504.0
 
 ZERO_POINT = 128
 STEPS = 127
@@ -63,6 +66,12 @@ def unround(rounded: Rounded) -> Floats:
     if rounded.low is not None:
         steps = steps + (rounded.low.astype(np.float32) - ZERO_POINT) * low_step()
     return steps * rounded.step
+
+
+def round_half(x: NDArray[Any]) -> Floats:
+    """Numbers in half precision, half to even, as float32: the paper's 16 bits in vision tower and projector."""
+    halves: Floats = np.clip(x, -HALF_MAX, HALF_MAX).astype(np.float16).astype(np.float32)
+    return halves
 
 
 def round_blocks(x: NDArray[Any], block: int) -> Floats:

@@ -23,7 +23,8 @@ from stages.workshop.graph.operator_shapes import own_operators_shapes
 # opset 23 brings RMSNormalization; IR 11 is the version that came with it. Fixed, so that the bytes are.
 OPSET, IR_VERSION = 23, 11
 MICROSOFT = "com.microsoft"
-FLOAT, INT8, UINT8 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8
+FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
+INT8, UINT8 = TensorProto.INT8, TensorProto.UINT8
 INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 # Smaller weights stay inside the graph file.
 INLINE_BYTES = 256

@@ -9,6 +9,8 @@
 INT8 channels that see one token a call, as the head does, are read by MatMulNBits too, as blocks that share a scale: it
 waits for memory and not for arithmetic, and a8 takes 1.4 and a16 2.6 times as long there.
 
+Inputs in half precision (float16) go through it and back: the product is that of float ones.
+
 Every product of a quantized weight has an exact twin, float32 arithmetic over the very same initializers: it answers
 whether a graph is right apart from what its arithmetic costs.
 """
@@ -22,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.device.contract import int4_blocks, int8_channels
+from stages.device.contract.activations import HALF_MAX
 from stages.device.contract.int4_blocks import Int4Blocks
 from stages.device.contract.int8_channels import Int8Channels
 from stages.workshop.graph.block_parts import BlockParts, emit_block_parts, emit_sum_of_parts
 from stages.workshop.graph.dynamic_int8 import RoundedRows, emit_int8_product, emit_rounded
-from stages.workshop.graph.emitter import FLOAT, GraphEmitter
+from stages.workshop.graph.emitter import FLOAT, FLOAT16, GraphEmitter
 from stages.workshop.graph.linear import Linear
 
 Form = Literal["float", "nbits", "nbits8", "nbits16", "a8", "a16"]
@@ -91,13 +94,17 @@ def emit_linears(
     """
     rounded: dict[tuple[Form, int], RoundedRows | BlockParts] = {}
     results = []
+    half = ""
     for index, (address, linear) in enumerate(linears.items()):
         form, output = form_of(linear, one_token=one_token), outputs[index] if outputs else ""
         if form == "float":
             results.append(_float(emitter, x, linear, address, output))
         elif form in ("nbits", "nbits8") or (exact and form == "nbits16"):
             level = EXACT if exact or form == "nbits" else INT8_INSIDE
-            results.append(_nbits(emitter, x, linear, address, output, level))
+            if linear.activations == "float16" and not exact:
+                half = half or _half(emitter, x, f"{address}/input")
+            source = half if linear.activations == "float16" and not exact else x
+            results.append(_nbits(emitter, source, linear, address, output, level))
         elif exact:
             results.append(_dequantized(emitter, x, linear, address, output))
         else:
@@ -112,7 +119,7 @@ def _rounded(emitter: GraphEmitter, x: str, linear: Linear, address: str, form: 
     place = f"{address}/input"
     if form == "nbits16":
         return emit_block_parts(emitter, x, place, linear.shape[1], _block(linear))
-    assert linear.activations != "float"
+    assert linear.activations in ("int8", "int16")
     return emit_rounded(emitter, x, place, linear.activations)
 
 
@@ -126,6 +133,14 @@ def _of_rounded(
     # The operator would add the bias to both parts.
     products = emitter.microsoft("MatMulNBits", inputs[:3], address, accuracy_level=INT8_INSIDE, **attributes)
     return emit_sum_of_parts(emitter, products, inputs[5] if len(inputs) > 3 else "", address, output)
+
+
+def _half(emitter: GraphEmitter, x: str, place: str) -> str:
+    """x ── Clip ── Cast to float16 ── Cast to float32"""
+    most = HALF_MAX
+    clipped = emitter.node("Clip", [x, emitter.const(-most, "float32"), emitter.const(most, "float32")], place)
+    halves = emitter.node("Cast", [clipped], f"{place}/half", to=FLOAT16)
+    return emitter.node("Cast", [halves], f"{place}/float", to=FLOAT)
 
 
 def _float(emitter: GraphEmitter, x: str, linear: Linear, address: str, output: str) -> str:

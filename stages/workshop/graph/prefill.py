@@ -119,8 +119,12 @@ def _linears(
         precision = activations.get(f"{layer}/{address}")
         if precision is None:
             continue
-        linear = None if precision == "float" else _linear(decoder, data, f"model.{layer}.{address.replace('/', '.')}")
-        if linear is None or precision == "float":
+        linear = (
+            None
+            if precision in ("float", "float16")
+            else _linear(decoder, data, f"model.{layer}.{address.replace('/', '.')}")
+        )
+        if linear is None or precision == "float" or precision == "float16":
             return None
         form = LinearForm(linear.rows, linear.columns, precision, linear.bias is not None)
         found[name] = _Found(linear, form)

@@ -103,7 +103,7 @@ def _bytes(scheme: Scheme, shape: tuple[int, ...]) -> int:
 def _in_blocks(module: str, weights: CheckpointWeights, options: GraphOptions) -> bool:
     """Whether an INT8 weight lies in blocks that each have the row's scale: table, head, or inputs that stay float."""
     choice = weights.activations(module) if options.activations == "policy" else options.activations
-    return module in (EMBEDDING, HEAD) or choice == "float"
+    return module in (EMBEDDING, HEAD) or choice in ("float", "float16")
 
 
 def _block_padding(shape: tuple[int, ...]) -> int:

@@ -19,14 +19,14 @@ from stages.workshop.quant.policy import ModuleRule
 # Where no rule says anything: what costs least.
 DEFAULT: Activations = "int8"
 # What an export is asked for: what the folder records, or one precision for all.
-ActivationChoice = Literal["policy", "float", "int8", "int16"]
+ActivationChoice = Literal["policy", "float", "float16", "int8", "int16"]
 
 
 class ActivationRule(ModuleRule):
     """One line of the policy.
 
     Attributes:
-        activations: int8 or int16 per token, or float.
+        activations: int8 or int16 per token, float16, or float.
         int16_above: with int8: INT16 where the relative error of rounding this Linear's inputs to INT8, the mean over
             calibration tokens of ‖x − a8(x)‖ / ‖x‖, is above this.
     """

@@ -32,7 +32,7 @@ def _has_int8_product(source: QuantizedFolder, module: str, words: int, choice: 
     """`words` is how many 32-bit words a row of the packed weight takes."""
     precision = source.own.activations_of(module) if choice == "policy" else choice
     scheme = source.scheme(module)
-    if precision == "float" or scheme.bits is None:
+    if precision in ("float", "float16") or scheme.bits is None:
         return False
     if scheme.group_size is None:
         return scheme.bits == 8

@@ -21,18 +21,20 @@ class InputRounding:
     """What one Linear's inputs are rounded to.
 
     Attributes:
-        precision: INT8, or INT16 in two parts.
+        precision: INT8, INT16 in two parts, or half precision.
         block: columns that share a scale where MatMulNBits multiplies; None where a token has one scale.
         compact: with `block`, whether calls of several tokens have one scale a token after all, since prefill expands
             the weights to INT8.
     """
 
-    precision: Literal["int8", "int16"]
+    precision: Literal["int8", "int16", "float16"]
     block: int | None = None
     compact: bool = False
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [.., T, K] as the device multiplies it, in x's type."""
+        if self.precision == "float16":
+            return round_half(x)
         if self.block is None or (self.compact and x.shape[-2] > 1):
             return round_rows(x, self.precision)
         if self.precision == "int8":
@@ -51,6 +53,11 @@ def round_rows(x: torch.Tensor, precision: Literal["int8", "int16"]) -> torch.Te
         low_step = _number(activations.low_step(), x)
         high = high + _steps((steps - high) / low_step) * low_step
     return (high * step).to(x.dtype)
+
+
+def round_half(x: torch.Tensor) -> torch.Tensor:
+    """`activations.round_half(x)`."""
+    return x.float().clamp(-activations.HALF_MAX, activations.HALF_MAX).half().to(x.dtype)
 
 
 def round_blocks(x: torch.Tensor, block: int) -> torch.Tensor:

@@ -62,8 +62,8 @@ class LayerReport(_Frozen):
     @property
     def input_error(self) -> float | None:
         """What rounding its inputs as decided does to them."""
-        errors = {"int8": self.int8_input_error, "int16": self.int16_input_error}
-        return errors.get(self.activations, 0.0)
+        errors = {"int8": self.int8_input_error, "int16": self.int16_input_error, "float": 0.0}
+        return errors.get(self.activations)
 
 
 class PartReport(_Frozen):

@@ -22,13 +22,14 @@ from stages.workshop.quant.input_rounding import InputRounding, rounded_inputs
 FORMS = {
     "float": ("float", "int8"),
     "nbits": ("int4", "float"),
+    "half": ("int8", "float16"),
     "nbits8": ("int4", "int8"),
     "nbits16": ("int4", "int16"),
     "a8": ("int8", "int8"),
     "a16": ("int8", "int16"),
 }
 # What the form's rounding costs these inputs, at most: they have outliers.
-COST = {"float": 1e-6, "nbits": 1e-6, "nbits8": 3e-2, "nbits16": 1e-4, "a8": 2e-1, "a16": 1e-3}
+COST = {"float": 1e-6, "nbits": 1e-6, "half": 1e-3, "nbits8": 3e-2, "nbits16": 1e-4, "a8": 2e-1, "a16": 1e-3}
 
 
 def linear_of(form: str, columns: int, block: int, bias: bool, rows: int = 40) -> Linear:
@@ -72,6 +73,8 @@ def by_contract(form: str, linear: Linear, x: Floats, block: int) -> Floats:
             x = activations.round_blocks(x, block)
         case "nbits16":
             x = activations.round_block_parts(x, block)
+        case "half":
+            x = activations.round_half(x)
         case "a8" | "a16":
             precision: Literal["int8", "int16"] = "int8" if form == "a8" else "int16"
             x = activations.unround(activations.round_rows(x, precision))
@@ -100,7 +103,7 @@ def test_a_form_equals_its_simulation(
     form: str, columns: int, block: int, bias: bool, tokens: int, tmp_path: Path, open_graph: Any
 ) -> None:
     linear, x = linear_of(form, columns, block, bias), inputs_of(tokens, columns)
-    assert form_of(linear) == form
+    assert form_of(linear) == ("nbits" if form == "half" else form)
     found = run_graph(linear, x, tmp_path, open_graph)
     contract, torch_way = by_contract(form, linear, x, block), simulated(form, linear, x, block)
     exact = by_contract("float", linear, x, block)

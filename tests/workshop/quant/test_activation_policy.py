@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.artifacts.recipes import load_config
 from stages.quantize import QuantizeConfig
-from stages.workshop.quant.activation_policy import DEFAULT, FIXED_POLICIES, ActivationRule, resolve, unused
+from stages.workshop.quant.activation_policy import (
+    DEFAULT,
+    FIXED_POLICIES,
+    ActivationRule,
+    resolve,
+    unused,
+    within_budget,
+)
 
 DOWN, UP, TOWER = "language_model.model.layers.3.mlp.down_proj", "language_model.x.up_proj", "vision_tower.fc1"
 NAMES = (DOWN, UP, TOWER)
@@ -84,3 +96,28 @@ def test_a_bound_needs_something_measured() -> None:
     rules = {"rules": [{"modules": "*", "weights": "int8"}], "activations": [rule.model_dump() for rule in MIX]}
     with pytest.raises(ValidationError, match="error_samples: 0 measures nothing"):
         QuantizeConfig.model_validate({**rules, "error_samples": 0})
+
+
+def rms(errors: list[float]) -> float:
+    return math.sqrt(sum(error * error for error in errors) / len(errors)) if errors else 0.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.floats(0, 1))
+def test_a_budget_is_kept_with_as_few_int16_as_can_be(errors: list[float], budget: float) -> None:
+    names = [f"linear{index}" for index in range(len(errors))]
+    known = dict(zip(names, errors, strict=True))
+    chosen = within_budget(dict.fromkeys(names, "int8"), known, budget)
+    left = [known[name] if chosen[name] == "int8" else 0.0 for name in names]
+    assert rms(left) <= budget * (1 + 1e-6)
+    wide = sum(precision == "int16" for precision in chosen.values())
+    # Every choice with fewer INT16 is over the budget.
+    for fewer in range(wide):
+        for spared in itertools.combinations(range(len(errors)), fewer):
+            kept = [0.0 if index in spared else error for index, error in enumerate(errors)]
+            assert rms(kept) > budget
+
+
+def test_a_budget_leaves_other_precisions_alone_and_spares_what_was_not_seen() -> None:
+    chosen = {DOWN: "int8", UP: "int16", TOWER: "float", "unseen": "int8"}
+    found = within_budget(chosen, {DOWN: 0.01, UP: 0.5, TOWER: 0.5, "unseen": None}, 0.02)  # type: ignore[arg-type]
+    assert found == {DOWN: "int8", UP: "int16", TOWER: "float", "unseen": "int16"}

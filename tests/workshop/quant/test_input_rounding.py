@@ -104,3 +104,17 @@ def test_a_model_rounds_while_the_block_lasts():
         torch.testing.assert_close(rounded, model[1](round_rows(model[0](x), "int8")), rtol=0, atol=0)
         assert not torch.equal(plain, rounded)
         assert torch.equal(model(x), plain)
+
+
+def test_half_precision_is_the_contracts_and_saturates() -> None:
+    x = (np.random.default_rng(2).standard_normal((1, 6, 40)) * 10.0 ** np.arange(-6, 6).repeat(20)[:40]).astype(
+        np.float32
+    )
+    x[0, 0, :3] = [70000.0, -1e30, 65519.0]
+    found = InputRounding("float16")(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(found, activations.round_half(x))
+    assert found[0, 0, :2].tolist() == [65504.0, -65504.0]
+    normal = np.abs(x) > 1e-4
+    beyond = np.abs(x) > 65504
+    inside = normal & ~beyond
+    assert (np.abs(found - x)[inside] <= np.abs(x)[inside] * 2.0**-11).all()
