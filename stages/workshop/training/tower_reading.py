@@ -81,14 +81,15 @@ class GlyphSet(Dataset[GlyphPage]):
 
 
 def collate(pages: Sequence[GlyphPage]) -> dict[str, Any]:
-    """Pages as a batch: `tiles` uint8 [B, 3, S, S], `labels` [B, N·K]: places in the alphabet from 1, 0 for none.
+    """Pages as a batch: `tiles` uint8 [B, 3, S, S], `labels` [B, 1 + N·K]: places in the alphabet from 1, 0 for none.
 
-    Behind the first empty slot of a patch nothing is asked.
+    Behind the first empty slot of a patch nothing is asked, nor in the first column: the library counts labels as those
+    of a text, whose first token nothing foretells.
     """
     slots = torch.from_numpy(np.stack([page.slots for page in pages]))  # [B, N, K]
     behind = torch.zeros_like(slots, dtype=torch.bool)  # [B, N, K]
     behind[:, :, 1:] = slots[:, :, :-1] == 0
-    labels = slots.masked_fill(behind, IGNORED).flatten(1)  # [B, N·K]
+    labels = nn.functional.pad(slots.masked_fill(behind, IGNORED).flatten(1), (1, 0), value=IGNORED)  # [B, 1 + N·K]
     tiles = torch.from_numpy(np.stack([page.tile for page in pages]))  # [B, 3, S, S]
     return {"tiles": tiles, "labels": labels, "tokens": int(slots.shape[0] * slots.shape[1])}
 
@@ -100,7 +101,7 @@ class TowerTrainer(StageTrainer):
         """Summed loss of a batch over `items`, the slots that were asked for."""
         logits = model(normalize_tiles(inputs["tiles"], self.mean, self.std))  # [B, N, K, A]
         total = nn.functional.cross_entropy(
-            logits.float().flatten(0, 2), inputs["labels"].flatten(), ignore_index=IGNORED, reduction="sum"
+            logits.float().flatten(0, 2), inputs["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
         )
         return total / items
 
@@ -121,7 +122,7 @@ def reading_accuracy(reader: TowerReader, pages: Sequence[GlyphPage], pixels: tu
     reader.eval()
     for start in range(0, len(pages), 32):
         batch = collate(pages[start : start + 32])
-        labels = batch["labels"].view(len(batch["tiles"]), -1, reader.slots)  # [B, N, K]
+        labels = batch["labels"][:, 1:].unflatten(1, (-1, reader.slots))  # [B, N, K]
         with torch.no_grad():
             found = reader(normalize_tiles(batch["tiles"], *pixels)).argmax(-1)  # [B, N, K]
         right = (found == labels) | (labels == IGNORED)  # [B, N, K]

@@ -21,6 +21,7 @@ from stages.artifacts.events import Events, Finished, Notice
 from stages.artifacts.folder import ArtifactSpec, Draft, create, up_to_date
 from stages.artifacts.manifest import Parent, read_manifest
 from stages.workshop.corpus.rendering.faces import Face
+from stages.workshop.model.checkpoint import quiet
 from stages.workshop.model.public.tower import write_picture_settings
 from stages.workshop.training.curve import LossCurve, read_curve
 from stages.workshop.training.feed import Feed
@@ -164,5 +165,6 @@ def _train(
 
 def save_tower(reader: TowerReader, folder: Path) -> None:
     """Writes the tower as a SigLIP folder in float16: half the bytes, and training starts from float32 anyway."""
-    reader.vision_tower.to(torch.float16).save_pretrained(folder)
+    with quiet():
+        reader.vision_tower.to(torch.float16).save_pretrained(folder)
     write_picture_settings(folder, reader.config.image_size, *_PIXELS, "bicubic")

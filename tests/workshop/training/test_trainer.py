@@ -17,8 +17,8 @@ from stages.workshop.training.machine import Machine, check_machine, samples_per
 from stages.workshop.training.parameters import group, plan_parameters
 from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.session import train
-from stages.workshop.training.stage_session import StageSession
 from stages.workshop.training.sources import FromCheckpoint
+from stages.workshop.training.stage_session import StageSession
 from stages.workshop.training.trainer import StageTrainer
 
 Make = Callable[..., TrainRecipe]
