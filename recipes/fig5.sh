@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Patch embedding beside the ViT blocks, then the language model: what runs when (the paper's Fig. 5).
 #
-#   recipes/fig5.sh [OUT] [options of bluelm bench fig5]
+#   recipes/fig5.sh [OUT] [MODEL] [options of bluelm bench fig5]
 #   recipes/fig5.sh build/fig5-3b --preset bluelm-v-3b --layers 8 --vision-layers 27 --keep build/random
 #
-# OUT (build/fig5) gets report.html, fig5.svg, fig5.png, results.jsonl (a record a line) and bench.json; what is there
+# OUT (build/fig5) gets report.html, fig5.svg, fig5.png, results.jsonl and bench.json; what is there
 # is measured anew. It ends with a sentence on whether the paper's finding holds here. Without a model: the demo's.
 #
 # BLUELM_PYTHON has bluelm (default: the checkout's .venv, else python3). BLUELM_QUIET, where set, is put before the

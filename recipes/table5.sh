@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Load, picture, prefill, decode and memory of one chat (the paper's Table 5), llama.cpp beside.
 #
-#   recipes/table5.sh [OUT] [options of bluelm bench table5]
+#   recipes/table5.sh [OUT] [MODEL] [options of bluelm bench table5]
 #   recipes/table5.sh build/table5-3b --preset bluelm-v-3b --runs 3 --keep build/random
 #
-# OUT (build/table5) gets report.html, table5.svg, table5.png, results.jsonl (a record a line) and bench.json; what is there
+# OUT (build/table5) gets report.html, table5.svg, table5.png, results.jsonl and bench.json; what is there
 # is measured anew. It ends with a sentence on whether the paper's finding holds here. Without a model: the demo's.
 #
 # llama.cpp runs in turns with ours where BLUELM_PEER_LLAMA_PYTHON names a python that has llama-cpp-python and gguf

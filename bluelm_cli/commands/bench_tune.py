@@ -18,6 +18,7 @@ def tune(
         list[int] | None,
         typer.Option("--tiles-per-batch", "--batch", help="Tiles per encode call; 1, 2, 4, 6 by default (repeatable)."),
     ] = None,
+    tiles: Annotated[int | None, typer.Option("--tiles", help="Tiles of the picture, 9 by default (grid 2:4).")] = None,
     try_threads: Annotated[
         list[int] | None,
         typer.Option("--try-threads", help="CPU threads; all cores, half and one by default (repeatable)."),
@@ -66,6 +67,7 @@ def tune(
         "chunk": chunk or None,
         "tiles_per_batch": batch or None,
         "try_threads": try_threads or None,
+        "tiles": tiles,
         "prompt_tokens": prompt_tokens,
         "generate": generate,
         "runs": runs,

@@ -79,17 +79,22 @@ def _rows(records: Sequence[Record], peak_mb: float | None, tables: dict[str, Pa
             yield Beside(quantity, table.section, unit, float(measured), theirs, differs)
 
     encode = _best(one for one in records if one.test == "encode" and one.pipeline is not False)
-    longest = max((one.n_prompt or 0 for one in records if one.test == "prefill"), default=0)
     yield from row("load", "load_s", _best(one for one in records if one.test == "load"), "s", lambda one: one.seconds)
     yield from row("picture to image tokens", "encode_s", encode, "s", lambda one: one.seconds)
-    prefill = _best(one for one in records if one.test == "prefill" and one.n_prompt == longest)
+    prefill = _best(_longest(records, "prefill"))
     yield from row("prefill", "prefill_s", prefill, "s", lambda one: one.seconds)
-    decode = _best(one for one in records if one.test == "decode" and one.n_prompt == longest)
+    decode = _best(_longest(records, "decode"))
     yield from row("decode", "decode_tok_s", decode, "token/s", lambda one: one.tok_s)
     if peak_mb is not None and records:
         memory = tables["memory"]
         differs = ", ".join(_model(records[0]))
         yield Beside("peak memory", memory.section, "GB", peak_mb / 1000, memory.value("peak_gb", "value"), differs)
+
+
+def _longest(records: Sequence[Record], test: str) -> list[Record]:
+    """Those with the longest prompt."""
+    longest = max((one.n_prompt or 0 for one in records if one.test == test), default=0)
+    return [one for one in records if one.test == test and one.n_prompt == longest]
 
 
 def _best(records: Iterable[Record]) -> Record | None:
