@@ -155,13 +155,14 @@ def run(
                 calibration.kv_scales().write(draft.path)
         activations = _activations(decided, calibration)
         write_config(checkpoint, decided.weights, decided.own_keys(activations), draft.path)
-        shutil.rmtree(files.folder)
         report = build_report(decided.weights, errors, activations, calibration)
         found = yield from _fidelity(config, checkpoint, _held_out(config, corpus), draft, device)
         report = report.model_copy(update={"fidelity": found, "memory": _memory(config, checkpoint, draft.path)})
         report.write(draft.path)
         write_pages(report.as_dict(), draft.path, f"{checkpoint.name}, quantized")
         draft.metrics.update(report.total.model_dump(mode="json"))
+        # Last: a kill while the cost is measured keeps the finished blocks.
+        shutil.rmtree(files.folder)
     yield Finished(QuantizeResult(out, report))
 
 

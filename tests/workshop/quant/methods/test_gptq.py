@@ -84,7 +84,9 @@ def test_int8_rows_keep_the_contracts_scales():
     order = np.argsort(-np.diag(hessian.numpy()), kind="stable")
     scales = int8_channels.channel_scales(weight.numpy(), "float16")
     assert_array_equal(ours.scales, scales)
-    assert_array_equal(ours.values, textbook(weight.numpy(), hessian.numpy(), lambda *_: scales, -127, 127, 0.01, order))
+    assert_array_equal(
+        ours.values, textbook(weight.numpy(), hessian.numpy(), lambda *_: scales, -127, 127, 0.01, order)
+    )
 
 
 @pytest.mark.parametrize("act_order", [True, False])
@@ -133,7 +135,9 @@ def test_fewer_inputs_than_columns_still_work():
     assert errors[0] < 0.3 * errors[1]
 
 
-@pytest.mark.parametrize(("hessian", "message"), [(torch.zeros(64, 64), "all zero"), (torch.full((64, 64), torch.inf), "not finite")])
+@pytest.mark.parametrize(
+    ("hessian", "message"), [(torch.zeros(64, 64), "all zero"), (torch.full((64, 64), torch.inf), "not finite")]
+)
 def test_inputs_that_say_nothing_are_named(hessian, message):
     weight, _ = drawn()
     with pytest.raises(ModelError, match=message) as caught:
