@@ -21,6 +21,7 @@ from stages.artifacts.folder import ArtifactSpec, create, open_artifact, up_to_d
 from stages.artifacts.manifest import Manifest, parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.device.contract.device_config import DevicePlan
+from stages.device.contract.kv_scales import KvScales
 from stages.device.contract.npu_config import NpuConfig
 from stages.device.prompt.messages import assistant, user
 from stages.evaluate.questions import Question, read_questions
@@ -107,6 +108,7 @@ class _Prepared:
     sizes: dict[str, int]
     calibrating: list[Question]
     asked: list[Question]
+    kv_scales: KvScales | None
 
 
 def plan(config: ExportNpuConfig, checkpoint: Path, corpus: Path | None, python: Path | None = None) -> ExportNpuPlan:
@@ -153,7 +155,7 @@ def run(
         return
     with create(out, spec, force=force) as draft:
         prompts = _prompts(checkpoint, prepared.calibrating)
-        source = CalibrationSource(checkpoint, prompts, len(prepared.calibrating), open_observer)
+        source = CalibrationSource(checkpoint, prompts, len(prepared.calibrating), prepared.kv_scales, open_observer)
         written = yield from write_model(prepared.model, prepared.device, source, draft.path)
         draft.metrics["chips"] = yield from _compile(config, prepared, draft.path, python)
         _words(draft.path, written, list(prepared.chips))
@@ -179,7 +181,6 @@ def _prepare(config: ExportNpuConfig, checkpoint: Path, corpus: Path | None, pyt
     """Settles all that the configuration leaves open; all problems together, before anything is computed."""
     from stages.workshop.npu.chips import chip_of, context_problems
     from stages.workshop.npu.compiler import missing_compiler
-    from stages.workshop.npu.sizes import context_sizes
 
     problems: list[BluelmError] = []
     found: dict[str, Any] = {"chips": {}, "model": None, "calibrating": [], "asked": []}
@@ -208,17 +209,17 @@ def _prepare(config: ExportNpuConfig, checkpoint: Path, corpus: Path | None, pyt
         attempt("asked", lambda: _rows(corpus, "heldout", config.questions))
     sizes: dict[str, int] = {}
     if found["model"] is not None:
-        sizes = context_sizes(found["model"][0])
+        sizes = found["model"][2]
         for soc in config.soc[:1]:
             problems += context_problems(soc, sizes)
     raise_all(problems)
-    model, device = found["model"]
+    model, device, _, kv_scales = found["model"]
     chips = {soc: found[soc] for soc in config.soc}
-    return _Prepared(model, device, chips, sizes, found["calibrating"], found["asked"])
+    return _Prepared(model, device, chips, sizes, found["calibrating"], found["asked"], kv_scales)
 
 
-def _model(config: ExportNpuConfig, checkpoint: Path) -> tuple[NpuModel, DevicePlan]:
-    """Opens the folder.
+def _model(config: ExportNpuConfig, checkpoint: Path) -> tuple[NpuModel, DevicePlan, dict[str, int], KvScales | None]:
+    """Opens the folder; with the sizes of its binaries, and its scales of the cache.
 
     Raises:
         BluelmError: not a quantized folder, or a part that the static graphs cannot express.
@@ -228,7 +229,7 @@ def _model(config: ExportNpuConfig, checkpoint: Path) -> tuple[NpuModel, DeviceP
     from stages.workshop.graph.device_files import device_config
     from stages.workshop.graph.graphs import GraphOptions, model_shape
     from stages.workshop.npu.graphs import NpuModel
-    from stages.workshop.npu.sizes import shape_problems
+    from stages.workshop.npu.sizes import context_sizes, shape_problems
 
     open_artifact(checkpoint, "quantized")
     model = read_model_config(checkpoint)
@@ -238,9 +239,11 @@ def _model(config: ExportNpuConfig, checkpoint: Path) -> tuple[NpuModel, DeviceP
     raise_all(shape_problems(weights, shape))
     size = shape.parameters
     name = config.name or (f"bluelm-v-{size / 1e9:.1f}b" if size >= 1e9 else f"bluelm-v-{size / 1e6:.1f}m")
-    options = GraphOptions(max_context=capacity, kv_scales=weights.kv_scales(shape.decoder.layers), batch=config.batch)
+    kv_scales = weights.kv_scales(shape.decoder.layers)
+    options = GraphOptions(max_context=capacity, kv_scales=kv_scales, batch=config.batch)
     device = device_config(name, model, read_imaging(checkpoint), read_prompt(checkpoint, model), options)
-    return NpuModel(weights, shape, config.batch, min(config.chunk, capacity), capacity), device
+    static = NpuModel(weights, shape, config.batch, min(config.chunk, capacity), capacity)
+    return static, device, context_sizes(weights, static), kv_scales
 
 
 def _rows(corpus: Path | None, split: str, count: int) -> list[Question]:

@@ -12,9 +12,9 @@ from stages.device.contract import names
 from stages.device.contract.kv_scales import KvScales
 from stages.device.contract.npu_config import GraphName, GraphSpec
 from stages.device.contract.static_activations import Encoding, StoredType
-from stages.workshop.graph.checkpoint_weights import CheckpointWeights
 from stages.workshop.graph.emitter import GraphEmitter
 from stages.workshop.graph.graphs import ModelShape
+from stages.workshop.graph.weight_source import WeightSource
 from stages.workshop.npu.decoder import HIDDEN, StaticDecoder, StaticSizes, emit_head, mask_encoding
 from stages.workshop.npu.values import Encodings, NpuGraph
 from stages.workshop.npu.vision import StaticVision, emit_patch_embed
@@ -37,7 +37,7 @@ OBSERVED: tuple[GraphName, ...] = ("patch_embed", "vision", "prefill", "head")
 class NpuModel:
     """What is exported: weights, shape, tiles of a vision call, tokens of a chunk, positions of the cache."""
 
-    weights: CheckpointWeights
+    weights: WeightSource
     shape: ModelShape
     tiles: int
     chunk: int

@@ -13,12 +13,12 @@ from stages.workshop.npu.graphs import NpuModel
 HALF_BYTE, BYTE, SCALE_BYTES = 0.5, 1, 2
 
 
-def context_sizes(model: NpuModel) -> dict[str, int]:
+def context_sizes(weights: CheckpointWeights, model: NpuModel) -> dict[str, int]:
     """Bytes that each context binary makes an NPU address at once: weights, and for the decoder caches and activations.
 
     Two calls' caches count: what is given and what both graphs hold of it.
     """
-    weights, shape = model.weights, model.shape
+    shape = model.shape
     decoder, vision = shape.decoder, shape.vision
     each = _bytes_a_weight(weights, f"{MODEL}.layers.0.self_attn.q_proj")
     layer = 2 * decoder.hidden * (decoder.query_rows + decoder.kv_rows) + 3 * decoder.hidden * decoder.mlp

@@ -16,7 +16,7 @@ from stages.device.contract.kv_scales import KvScales
 from stages.device.contract.npu_config import NpuConfig
 from stages.device.prompt.encoder import load_prompt_encoder
 from stages.workshop.graph.checkpoint_settings import read_model_config
-from stages.workshop.graph.checkpoint_weights import EMBEDDING, CheckpointWeights
+from stages.workshop.graph.checkpoint_weights import EMBEDDING
 from stages.workshop.graph.embedding import emit_embedding
 from stages.workshop.graph.emitter import GraphEmitter
 from stages.workshop.graph.rotary import rotary_tables
@@ -28,11 +28,14 @@ from stages.workshop.npu.graphs import Calibrated, NpuModel
 
 @dataclass(frozen=True)
 class CalibrationSource:
-    """What calibrates: prompts and their number; the folder of the weights; what opens a graph in onnxruntime."""
+    """What calibrates: prompts and their number; the folder of the weights, and the scales it has for the cache; what
+    opens a graph in onnxruntime.
+    """
 
     checkpoint: Path
     prompts: Iterable[Prompt]
     count: int
+    kv_scales: KvScales | None
     open_graph: OpenGraph
 
 
@@ -89,12 +92,11 @@ def _calibrated(
         observer = calibration.Observer(model, watched, opened, embeddings, rotary, image_token)
         for done in observer.read(source.prompts):
             yield Progress("calibrate", done, source.count, "prompts")
-    return observer.calibrated(_scales_a_layer(model.weights, model.shape.decoder.layers))
+    return observer.calibrated(_one_a_layer(source.kv_scales))
 
 
-def _scales_a_layer(weights: CheckpointWeights, layers: int) -> KvScales | None:
+def _one_a_layer(scales: KvScales | None) -> KvScales | None:
     """The folder's scales of the cache where a layer has one; a static input has one scale, not one a channel."""
-    scales = weights.kv_scales(layers)
     if scales is None or any(isinstance(entry, tuple) for entry in (*scales.keys, *scales.values)):
         return None
     return scales
