@@ -6,7 +6,7 @@ writes FOLDER/checkpoint (bfloat16, tensor by tensor: a 3B model takes 5.6 GB of
 FOLDER/corpus. Then, for time and peak memory:
 
     /usr/bin/time -v bluelm quantize FOLDER/checkpoint --kv float32 --out FOLDER/rtn
-    /usr/bin/time -v bluelm quantize FOLDER/checkpoint --data FOLDER/corpus --recipe quantize-gptq.yaml --out FOLDER/gptq
+    /usr/bin/time -v bluelm quantize FOLDER/checkpoint --data FOLDER/corpus --recipe quantize-gptq.yaml --out FOLDER/g
 """
 
 from __future__ import annotations
@@ -61,9 +61,8 @@ def write_checkpoint(folder: Path, preset: str, text_layers: int | None, vision_
         writer.add(name, value.to(torch.bfloat16))
     writer.close()
     config.save_pretrained(folder)
-    BlueLMVProcessor(BlueLMVImageProcessor(imaging.tiling, patch_size=imaging.patch_size), tokenizer).save_pretrained(
-        folder
-    )
+    images = BlueLMVImageProcessor(imaging.tiling, patch_size=imaging.patch_size)
+    BlueLMVProcessor(images, tokenizer).save_pretrained(folder)
 
 
 def write_corpus(folder: Path, prompts: int) -> None:

@@ -105,7 +105,9 @@ def quantize(
 ) -> None:
     """Quantize a checkpoint: INT8 vision and connector, INT4 language model, INT8 KV cache.
 
-    quantize.yaml rounds activations to INT16 as the paper does; quantize-mix.yaml to INT8 where that costs little.
+    quantize.yaml rounds activations to INT16 as the paper does; quantize-mix.yaml to INT8 where that costs little, and
+    quantize-a8.yaml everywhere. quantize-gptq.yaml and quantize-awq.yaml lose less than rounding to the nearest value,
+    quantize-block128.yaml gives the smallest model. A run that was stopped goes on where it was.
 
     Example: bluelm quantize build/stage2 --data build/corpus --out build/int4
     """
@@ -147,8 +149,10 @@ def _show_plan(plan: QuantizePlan, as_json: bool) -> None:
     for tensor in plan.weights.tensors:
         scheme = f"{tensor.scheme} (at export: {tensor.at_export})" if tensor.at_export else str(tensor.scheme)
         shape = "×".join(map(str, tensor.shape))
-        rows.append((tensor.name, shape, tensor.dtype, scheme, tensor.bytes_before, tensor.bytes_after))
-    console.emit_table("tensors", ["tensor", "shape", "type", "becomes", "bytes before", "bytes after"], rows)
+        method = tensor.method or ""
+        rows.append((tensor.name, shape, tensor.dtype, scheme, method, tensor.bytes_before, tensor.bytes_after))
+    headings = ["tensor", "shape", "type", "becomes", "method", "bytes before", "bytes after"]
+    console.emit_table("tensors", headings, rows)
     _show_parts(plan.parts, plan.total)
 
 

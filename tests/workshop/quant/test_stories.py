@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from stages.artifacts.errors import RecipeError
 from stages.device.contract import int4_blocks
+from stages.workshop.quant.block_inputs import Moments, SharedInputs
 from stages.workshop.quant.kv_cache import Int8KVCache, ObservedCache
+from stages.workshop.quant.methods import gptq
+from stages.workshop.quant.methods.settings import GptqSettings
 from stages.workshop.quant.packed import ScaleFormat, dequantize, pack, round_to_nearest, unpack
 from stages.workshop.quant.policy import FLOAT, Rule, Scheme, WeightedModule, assign
 
@@ -169,6 +172,60 @@ def test_int4_costs_less_than_with_the_plain_scale(stories, float_nats):
                 int4_blocks.dequantize(int4_blocks.quantize(weight, 32, scales=scales))
             )
     assert float_nats + 0.02 < ours < nats(plain, tokens) < float_nats + 0.14
+
+
+def test_max_over_7_with_a_tail_costs_what_was_measured_elsewhere(stories):
+    model, tokens = stories
+    plain = copy.deepcopy(model)
+    for module in plain.model.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            weight = module.weight.detach().numpy()
+            scales = (
+                np.abs(np.pad(weight, ((0, 0), (0, -weight.shape[1] % 32))).reshape(len(weight), -1, 32)).max(-1) / 7
+            )
+            rounded_weight = int4_blocks.quantize(weight, 32, scales=scales)
+            module.weight.data = torch.from_numpy(int4_blocks.dequantize(rounded_weight))
+    assert nats(plain, tokens) == pytest.approx(1.434, abs=2e-3)
+
+
+def sampled(model, prompts, length):
+    """Texts of the model's own: what calibrates must not be what is measured, and no other text is like its own."""
+    generator = torch.Generator().manual_seed(0)
+    tokens, cache = torch.full((prompts, 1), 1), DynamicCache()
+    with torch.inference_mode():
+        for _ in range(length):
+            logits = model(tokens[:, -1:], past_key_values=cache).logits[:, -1]
+            drawn = torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator)
+            tokens = torch.cat([tokens, drawn], dim=1)
+    return tokens
+
+
+def gptq_rounded(model, calibration, size, scales, **settings):
+    """Layer by layer, with the inputs that rounded layers before give."""
+    model, scheme = copy.deepcopy(model), Scheme(weights="int4", group_size=size)
+    for layer in model.model.layers:
+        linears = {name: module for name, module in layer.named_modules() if isinstance(module, torch.nn.Linear)}
+        shared = SharedInputs(layer, linears)
+        moments = Moments(shared)
+        with torch.inference_mode(), shared.watch(moments.see):
+            model(calibration)
+        for name, module in linears.items():
+            packed = gptq.quantize(
+                name, module.weight.detach(), moments.of(name), scheme, scales, GptqSettings(**settings)
+            )
+            module.weight.data = torch.from_numpy(dequantize(packed))
+    return model
+
+
+def test_gptq_costs_less_than_rounding_at_every_block_size(stories, float_nats):
+    model, tokens = stories
+    calibration = sampled(model, 16, 160)
+    for size in (32, 64, 128):
+        scheme = Scheme(weights="int4", group_size=size)
+        for scales in (FREE, ScaleFormat("float16", True)):
+            plain = nats(rounded(model, lambda name, scheme=scheme: scheme, scales), tokens) - float_nats
+            better = nats(gptq_rounded(model, calibration, size, scales), tokens) - float_nats
+            assert 0 < better < 0.85 * plain
 
 
 def test_smaller_groups_cost_less(stories, float_nats):
