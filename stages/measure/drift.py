@@ -92,11 +92,11 @@ def _trend(drift: Drift) -> str:
 
 
 def drifts(records: Iterable[Record]) -> tuple[Drift, ...]:
-    """One for each test that several turns were run of, all its cases together; each run by itself."""
+    """One for each test, all its cases together; each run by itself. A single turn only tells of other work."""
     groups: dict[tuple[str | None, str, int], list[Record]] = {}
     for record in records:
         groups.setdefault((record.run, record.test, len(record.samples_s)), []).append(record)
-    return tuple(_drift(test, group) for (_, test, turns), group in groups.items() if turns > 1)
+    return tuple(_drift(test, group) for (_, test, _), group in groups.items())
 
 
 def _drift(test: str, records: Sequence[Record]) -> Drift:
@@ -104,7 +104,7 @@ def _drift(test: str, records: Sequence[Record]) -> Drift:
     relative = [[sample / record.seconds for sample in record.samples_s] for record in records]
     paces = [statistics.median(turn) for turn in zip(*relative, strict=True)]
     # Of logarithms, so that twice as slow and twice as fast are as far from no change.
-    steady = slope([math.log(pace) for pace in paces])
+    steady = slope([math.log(pace) for pace in paces]) if len(paces) > 1 else 0.0
     others = [share for record in records for share in record.samples_others or () if share is not None]
     return Drift(
         test=test,

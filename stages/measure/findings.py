@@ -71,7 +71,7 @@ def fastest_finding(
     why = (
         f"{name(claimed)} and {name(rival)} are too close"
         if sure
-        else f"{min(ratio.pairs for ratio in ratios.values())} runs are too few to be sure (take --runs 8)"
+        else _too_few(min(ratio.pairs for ratio in ratios.values()))
     )
     sentence = f"The paper's finding can neither be confirmed nor refuted here: {why}. {_begin(shown)}."
     return Finding(claim, section, "undecided", sentence, plain)
@@ -93,7 +93,7 @@ def gain_finding(
     shown = f"{names[0]} is {interval(ratio)} times as fast as {names[1]}"
     plain = {names[1]: ratio.as_dict()}
     if ratio.coverage < CONFIDENCE:
-        sentence = f"{ratio.pairs} runs are too few to be sure (take --runs 8): {shown}."
+        sentence = f"{_begin(_too_few(ratio.pairs))}: {shown}."
         return Finding(claim, section, "undecided", sentence, plain)
     if ratio.low > 1:
         return Finding(claim, section, "holds", f"The paper's finding holds here: {shown}.", plain)
@@ -121,6 +121,10 @@ def withheld(finding: Finding, others: float) -> Finding:
 def interval(ratio: PairedRatio) -> str:
     """A ratio with its interval: 1.20 [1.10, 1.31]."""
     return f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+
+
+def _too_few(runs: int) -> str:
+    return f"too few runs to be sure ({runs}; take --runs 8)"
 
 
 def _begin(text: str) -> str:

@@ -68,5 +68,7 @@ def test_noise_is_told_once_a_test() -> None:
     assert sentence.startswith("Times scatter: prefill by")
 
 
-def test_a_single_turn_drifts_nowhere() -> None:
-    assert drifts([record([1.0])]) == ()
+def test_a_single_turn_drifts_nowhere_but_tells_of_others() -> None:
+    (drift,) = drifts([record([1.0], others=0.9)])
+    assert (drift.change, drift.chance, drift.noise) == (0.0, 1.0, 0.0) and not drift.trend
+    assert disturbed_by([drift]) == 0.9 and "90% during prefill" in drift_sentences([drift])[0]
