@@ -61,12 +61,14 @@ def plan(config: PretrainTowerConfig) -> TowerPlan:
     return TowerPlan(config, sum(found.count for found in groups), told, len(config.look(config.train_fonts).faces))
 
 
-def run(config: PretrainTowerConfig, machine: Machine, out: Path, force: bool = False) -> Events[TrainResult]:
-    """Trains a tower and writes it as a SigLIP folder.
+def run(
+    config: PretrainTowerConfig, machine: Machine, out: Path, force: bool = False, start: Path | None = None
+) -> Events[TrainResult]:
+    """Trains a tower, from random weights or from `start`, and writes it as a SigLIP folder.
 
     Raises:
         BluelmError: see `run_tower`.
     """
     from stages.workshop.training.tower_stage import run_tower
 
-    yield from run_tower(config, machine, out, force)
+    yield from run_tower(config, machine, out, force, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,9 @@ from bluelm_cli.training_report import require_out
 def pretrain_tower(
     recipe: Annotated[str, typer.Option("--recipe", help="A YAML recipe: a file, or one that comes with bluelm.")],
     out: Out = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Go on from this tower; without it weights are random.")
+    ] = None,
     fonts: Annotated[
         list[str] | None, typer.Option("--fonts", help="A folder with the recipe's fonts (repeatable).")
     ] = None,
@@ -42,7 +46,7 @@ def pretrain_tower(
         show(stage.plan(config).as_dict(), "what would be trained", as_json)
         return
     machine = Machine(device=device, threads=threads)
-    result = console.drive(stage.run(config, machine, require_out(out, "pretrain-tower"), force))
+    result = console.drive(stage.run(config, machine, require_out(out, "pretrain-tower"), force, start))
     show(result.as_dict(), "a tower that reads", as_json)
 
 

@@ -14,13 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from stages.artifacts.digest import digest_file
+from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events, Finished, Notice
-from stages.artifacts.folder import ArtifactSpec, Draft, create, up_to_date
-from stages.artifacts.manifest import Parent, read_manifest
+from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
+from stages.artifacts.manifest import Parent, parent_of, read_manifest
 from stages.workshop.corpus.rendering.faces import Face
+from stages.workshop.corpus.rendering.glyph_text import alphabet
 from stages.workshop.model.checkpoint import quiet
 from stages.workshop.model.public.tower import write_picture_settings
 from stages.workshop.training.curve import LossCurve, read_curve
@@ -38,6 +42,9 @@ from stages.workshop.training.tower_reading import GlyphSet, TowerReader, TowerT
 from stages.workshop.training.tower_recipe import TowerRecipe
 from stages.workshop.training.trainer import StageTrainer
 
+HEAD_FILE = Path("reader") / "head.safetensors"
+# What must be the same for weights to be taken over.
+_SHAPE = ("tower", "slots", "scripts")
 # SigLIP's own.
 _PIXELS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -74,31 +81,65 @@ class TowerSession(Session):
         """Pages are drawn, so nothing can become of them."""
 
 
-def run_tower(recipe: TowerRecipe, machine: Machine, out: Path, force: bool = False) -> Events[TrainResult]:
+def run_tower(
+    recipe: TowerRecipe, machine: Machine, out: Path, force: bool = False, start: Path | None = None
+) -> Events[TrainResult]:
     """Trains a tower; the same call goes on from the newest state after an interruption.
 
+    Args:
+        recipe: its shape, its pages, its training.
+        machine: where it runs.
+        out: the artifact folder.
+        force: replace an artifact that differs.
+        start: a tower of the same shape and scripts to start from; random weights if None.
+
     Raises:
-        BluelmError: missing fonts, no memory, a loss that is no number.
+        BluelmError: missing fonts, another shape at `start`, no memory, a loss that is no number.
     """
     check_machine(recipe, machine)
-    spec = _spec(recipe)
+    check_start(recipe, start)
+    spec = _spec(recipe, start)
     done = up_to_date(out, spec, force=force)
     if done is not None:
         yield Notice(f"{out} is up to date")
         yield Finished(TrainResult(out, done.digest, done.metrics, up_to_date=True))
         return
     with create(out, spec, force=force, resumable=True) as draft:
-        yield from _fill(draft, recipe, machine)
+        yield from _fill(draft, recipe, machine, start)
     made = read_manifest(out)
     yield Finished(TrainResult(out, made.digest, made.metrics, up_to_date=False, run=dict(draft.run)))
 
 
-def build_reader(recipe: TowerRecipe) -> TowerReader:
-    """A tower and its head with random weights; the global random state is left as it was."""
+def build_reader(recipe: TowerRecipe, start: Path | None = None) -> TowerReader:
+    """A tower and its head, random or as they were saved; the global random state is left as it was."""
     config = SiglipVisionConfig(**recipe.tower.as_siglip())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return TowerReader(config, len(recipe.look(recipe.train_fonts).alphabet), recipe.slots)
+        reader = TowerReader(config, len(alphabet(recipe.scripts)), recipe.slots)
+    if start is not None:
+        with torch.no_grad():
+            reader.vision_tower.load_state_dict(load_file(start / SAFE_WEIGHTS_NAME))
+            reader.reader.load_state_dict(load_file(start / HEAD_FILE))
+    return reader
+
+
+def check_start(recipe: TowerRecipe, start: Path | None) -> None:
+    """Whether a tower can go on with this recipe.
+
+    Raises:
+        BluelmError: it is no tower that learned to read, or of another shape, or reads other characters.
+    """
+    if start is None:
+        return
+    told = open_artifact(start, "tower").manifest.config
+    wanted = recipe.model_dump(mode="json", include=set(_SHAPE))
+    for key, value in wanted.items():
+        if told.get(key) != value:
+            raise UsageError(
+                f"{start}: its {key} is {told.get(key)}, the recipe's {value}.",
+                "Its weights would not fit, or mean other characters.",
+                f"Take over its {key}, or start from random weights.",
+            )
 
 
 def plan_tower(recipe: TowerRecipe) -> tuple[GroupPlan, ...]:
@@ -109,12 +150,12 @@ def plan_tower(recipe: TowerRecipe) -> tuple[GroupPlan, ...]:
     """
     with torch.device("meta"):
         reader = TowerReader(
-            SiglipVisionConfig(**recipe.tower.as_siglip()), len(recipe.look(recipe.train_fonts).alphabet), recipe.slots
+            SiglipVisionConfig(**recipe.tower.as_siglip()), len(alphabet(recipe.scripts)), recipe.slots
         )
     return group(plan_parameters({name: tuple(value.shape) for name, value in reader.named_parameters()}, recipe))
 
 
-def _spec(recipe: TowerRecipe) -> ArtifactSpec:
+def _spec(recipe: TowerRecipe, start: Path | None) -> ArtifactSpec:
     """What is made: fonts count by what is in their files, not by where these lie."""
     faces = (*recipe.look(recipe.train_fonts).faces, *recipe.look(recipe.heldout_fonts).faces)
     return ArtifactSpec(
@@ -122,7 +163,7 @@ def _spec(recipe: TowerRecipe) -> ArtifactSpec:
         stage="pretrain-tower",
         config=recipe.model_dump(mode="json", exclude={"execution", "fonts"}),
         seed=recipe.seed,
-        parents=_font_files(faces),
+        parents=(*_font_files(faces), *([] if start is None else [parent_of(start)])),
     )
 
 
@@ -131,23 +172,27 @@ def _font_files(faces: Sequence[Face]) -> tuple[Parent, ...]:
     return tuple(Parent(path=name, digest=digest_file(Path(files[name]))) for name in sorted(files))
 
 
-def _fill(draft: Draft, recipe: TowerRecipe, machine: Machine) -> Generator[Told, None, None]:
-    states = draft.path / STATES
+def _fill(draft: Draft, recipe: TowerRecipe, machine: Machine, start: Path | None) -> Generator[Told, None, None]:
     draft.outside |= {HISTORY_FILE, PLOT_FILE}
     curve = read_curve(draft.path) if draft.resumed else None
     if curve is None:
-        curve, metrics = yield from _train(draft, recipe, machine, states)
+        curve, metrics = yield from _train(draft, recipe, machine, start)
         draft.metrics.update(metrics)
-    shutil.rmtree(states, ignore_errors=True)
+    shutil.rmtree(draft.path / STATES, ignore_errors=True)
     draft.metrics.update(steps=recipe.steps, loss_first=curve.first, loss_last=curve.last)
 
 
 def _train(
-    draft: Draft, recipe: TowerRecipe, machine: Machine, states: Path
+    draft: Draft, recipe: TowerRecipe, machine: Machine, start: Path | None
 ) -> Generator[Told, None, tuple[LossCurve, dict[str, Any]]]:
-    reader, groups = build_reader(recipe), plan_tower(recipe)
+    reader = build_reader(recipe, start)
     session = TowerSession(
-        model=reader, groups=groups, recipe=recipe, machine=machine, states=states, folder=draft.path
+        model=reader,
+        groups=plan_tower(recipe),
+        recipe=recipe,
+        machine=machine,
+        states=draft.path / STATES,
+        folder=draft.path,
     )
     outcome = yield from train(session)
     heldout = GlyphSet(recipe.look(recipe.heldout_fonts), "heldout", recipe.seed, recipe.heldout)
@@ -164,7 +209,14 @@ def _train(
 
 
 def save_tower(reader: TowerReader, folder: Path) -> None:
-    """Writes the tower as a SigLIP folder in float16: half the bytes, and training starts from float32 anyway."""
+    """Writes the tower as a SigLIP folder in float16: half the bytes, and training starts from float32 anyway.
+
+    Its head lies in a folder of its own, where only `build_reader` looks for it.
+    """
     with quiet():
         reader.vision_tower.to(torch.float16).save_pretrained(folder)
+    (folder / HEAD_FILE).parent.mkdir(exist_ok=True)
+    save_file(
+        {name: value.half().contiguous() for name, value in reader.reader.state_dict().items()}, folder / HEAD_FILE
+    )
     write_picture_settings(folder, reader.config.image_size, *_PIXELS, "bicubic")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn.functional import log_softmax
+from torch.nn.functional import cross_entropy, log_softmax
 from typer.testing import CliRunner
 
 from bluelm_cli.app import app
@@ -78,7 +78,9 @@ def test_the_loss_is_the_mean_over_what_is_asked(recipe: Callable[..., TowerReci
     reader = build_reader(made)
     with torch.no_grad():
         found = log_softmax(reader(batch["tiles"].float() / 127.5 - 1), -1).flatten(0, 2)
-    picked = [-found[place, label] for place, label in enumerate(batch["labels"][:, 1:].flatten().tolist()) if label >= 0]
+    picked = [
+        -found[place, label] for place, label in enumerate(batch["labels"][:, 1:].flatten().tolist()) if label >= 0
+    ]
     assert told["losses"][0] == pytest.approx(float(torch.stack(picked).mean()), rel=1e-5)
 
 
@@ -132,6 +134,22 @@ def test_the_folder_is_a_siglip(recipe: Callable[..., TowerRecipe], tmp_path: Pa
         torch.testing.assert_close(value.float(), before[name], rtol=1e-3, atol=1e-6)
     assert read_tower_config(tmp_path).hidden_size == 32
     assert read_picture_settings(tmp_path).mean == (0.5, 0.5, 0.5)
+
+
+def test_a_tower_goes_on_from_another(recipe: Callable[..., TowerRecipe], tmp_path: Path) -> None:
+    """Its first loss is that of the weights that were saved; other characters or shapes are refused."""
+    drain(run_tower(recipe(steps=8), MACHINE, tmp_path / "first"))
+    further = recipe(steps=1, warmup_steps=0, seed=5)
+    drain(run_tower(further, MACHINE, tmp_path / "second", start=tmp_path / "first"))
+    pages = GlyphSet(further.look(further.train_fonts), "train", further.seed, 4)
+    batch = collate([pages[number] for number in range(4)])
+    with torch.no_grad():
+        found = build_reader(further, tmp_path / "first")(batch["tiles"].float() / 127.5 - 1)
+    loss = cross_entropy(found.flatten(0, 2), batch["labels"][:, 1:].flatten())
+    told = json.loads((tmp_path / "second" / "training.json").read_text())
+    assert told["losses"][0] == pytest.approx(float(loss), rel=1e-5)
+    with pytest.raises(BluelmError, match="its scripts is"):
+        drain(run_tower(recipe(scripts=["latin", "greek"]), MACHINE, tmp_path / "third", start=tmp_path / "first"))
 
 
 def test_the_plan_has_every_parameter_once(recipe: Callable[..., TowerRecipe]) -> None:
