@@ -49,7 +49,7 @@ def test_there_are_hundreds_of_cases_and_no_metric_is_always_right_or_wrong() ->
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"exact"}))
 def test_a_letter_is_scored_by_whether_it_is_the_answer(name: str) -> None:
     for case in CASES[name]:
-        if "pick" in case and case["pick"]:
+        if case.get("pick"):
             key = Key((case["pick"],), case.get("options", {}))
             assert METRICS[name].score(case["reply"], key) == 1
             assert METRICS[name].score(case["reply"], Key(("Z",), case.get("options", {}))) == 0
