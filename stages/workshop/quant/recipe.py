@@ -36,7 +36,7 @@ class QuantizeConfig(RecipeModel):
         error_samples: on how many of them the errors of every layer's inputs and outputs are measured.
         part: model, or llm for the language model alone as a plain transformers folder.
         dtype: what layers compute in during calibration.
-        shard_gb: size of the weight files in 10^9 bytes.
+        shard_gb: size of the weight files in 10^9 bytes; one is in memory, twice while it is written.
         measure: what the result costs, on held-out questions of the corpus.
     """
 
@@ -56,7 +56,7 @@ class QuantizeConfig(RecipeModel):
     error_samples: int = Field(default=8, ge=0)
     part: Literal["model", "llm"] = "model"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    shard_gb: float = Field(default=2.0, gt=0)
+    shard_gb: float = Field(default=0.5, gt=0)
     measure: FidelityConfig = Field(default_factory=FidelityConfig)
 
     @model_validator(mode="after")
