@@ -95,8 +95,9 @@ class BlockRounding:
                 scales = self._fold(block, point, smoothing_scales(strongest, [self.weight(n) for n in names], alpha))
                 inputs = inputs / scales
             if self._awq(block, point):
-                schemes = [(self.weight(n), scheme) for n in names if (scheme := self.how.scheme(n)) is not None]
-                found = awq.search_scales(schemes, inputs, self.how.scales, self.how.awq)
+                # Rounding is numpy's: on the CPU, wherever the model computes.
+                schemes = [(self.weight(n).cpu(), scheme) for n in names if (scheme := self.how.scheme(n)) is not None]
+                found = awq.search_scales(schemes, inputs.cpu(), self.how.scales, self.how.awq)
                 scales = scales * self._fold(block, point, found)
             moved[index] = scales
         return moved
