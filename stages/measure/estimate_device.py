@@ -70,7 +70,8 @@ class Device(RecipeModel):
     """One device; `memory` is None where its runtime's own memory is unknown and only the model's parts are told.
 
     `expands` says that prompts are read with weights unpacked to INT8, one layer at a time, as our CPU runtime does;
-    `int16_passes`, how many 8-bit products one with INT16 inputs costs (there 2, on the paper's NPU 1: Sec. 3.4).
+    `int16_passes`, how many 8-bit products one with INT16 inputs costs (there 2, on the paper's NPU 1: Sec. 3.4);
+    `negligible`, speeds that are not named since a fit found that what they stand for takes no time of its own.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Device(RecipeModel):
     int16_passes: float = Field(default=1, ge=1)
     speeds: Speeds = Speeds()
     memory: Overheads | None = None
+    negligible: tuple[str, ...] = ()
     fitted: tuple[str, ...] = ()
     sources: dict[str, str] = Field(default_factory=dict)
     unknown: tuple[str, ...] = ()
@@ -103,5 +105,6 @@ def read_device(name: str) -> Device:
 def write_device(path: Path, device: Device) -> None:
     """Writes a description."""
     content = device.model_dump(mode="json", exclude_none=True)
-    content["fitted"], content["unknown"] = list(device.fitted), list(device.unknown)
+    for name in ("fitted", "unknown", "negligible"):
+        content[name] = list(getattr(device, name))
     path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")

@@ -43,18 +43,18 @@ def fit_device(name: str, records: Sequence[MeasuredCase], memory_gb: float | No
             "Measure more: recipes/estimate_check.sh WORK",
         )
     overheads = fit_overheads(records)
-    speeds = fit_speeds(records)
-    missing = [one for one in Speeds.model_fields if getattr(speeds, one) is None]
+    speeds, negligible = fit_speeds(records)
     return Device(
         name=name,
         memory_gb=memory_gb,
         expands=True,
         int16_passes=2,
         speeds=speeds,
+        negligible=negligible,
         memory=overheads,
         fitted=("memory", *TIMED),
         sources={"all": f"fitted on {len(records)} measured configurations (bluelm bench estimate --fit)"},
-        unknown=tuple(f"{one}: too small a part of what was measured to be told" for one in missing),
+        unknown=("what a session cache of prepacked weights saves: loads are those without one",),
     )
 
 
@@ -69,8 +69,12 @@ def fit_overheads(records: Sequence[MeasuredCase]) -> Overheads:
     return Overheads.model_validate(nonnegative(rows, values))
 
 
-def fit_speeds(records: Sequence[MeasuredCase]) -> Speeds:
-    """Least squares stage by stage; decoding first, since a prompt ends with a step of it."""
+def fit_speeds(records: Sequence[MeasuredCase]) -> tuple[Speeds, tuple[str, ...]]:
+    """Least squares stage by stage; decoding first, since a prompt ends with a step of it.
+
+    Returns:
+        the speeds, and the names of those whose work turned out to take no time of its own.
+    """
     slowness: dict[str, float] = {}
     for stage in reversed(TIMED):
         rows, values = [], []
@@ -84,7 +88,8 @@ def fit_speeds(records: Sequence[MeasuredCase]) -> Speeds:
             values.append(1 - known / measured)
         if rows:
             slowness |= nonnegative(rows, values, scaled=False)
-    return Speeds.model_validate({name: 1 / value for name, value in slowness.items() if value > 0})
+    speeds = {name: 1 / value for name, value in slowness.items() if value > 0}
+    return Speeds.model_validate(speeds), tuple(name for name, value in slowness.items() if value <= 0)
 
 
 def nonnegative(rows: Sequence[Row], values: Sequence[float], *, scaled: bool = True) -> Row:

@@ -66,6 +66,6 @@ def seconds_of(device: Device, counts: Counts, case: Case) -> list[Seconds]:
     for stage, amounts in work_of(counts, case, expands=device.expands).items():
         speeds = {name: getattr(device.speeds, name) for name in amounts if amounts[name]}
         parts = {name: amounts[name] / speed for name, speed in speeds.items() if speed is not None}
-        missing = tuple(name for name, speed in speeds.items() if speed is None)
+        missing = tuple(name for name, speed in speeds.items() if speed is None and name not in device.negligible)
         found.append(Seconds(stage, parts, missing))
     return found
