@@ -2,14 +2,14 @@
 
     bluelm export build/int4 --target npu --data build/corpus --soc snapdragon-8-gen-3 --verify --out build/npu
 
-Ranges of every value come from prompts of the corpus; a checker looks at every node; with --soc, Qualcomm's compiler
-makes context binaries with nothing left to the CPU, and --verify answers held-out questions on its simulator.
+Ranges of every value come from prompts of the corpus; a checker looks at every node; Qualcomm's compiler makes context
+binaries with nothing left to the CPU; --verify answers held-out questions on its simulator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,6 @@ from stages.artifacts.manifest import Manifest, parent_of
 from stages.artifacts.recipes import RecipeModel
 from stages.device.contract.device_config import DevicePlan
 from stages.device.contract.kv_scales import KvScales
-from stages.device.contract.npu_config import NpuConfig
 from stages.device.prompt.messages import assistant, user
 from stages.evaluate.questions import Question, read_questions
 
@@ -87,7 +86,7 @@ class ExportNpuPlan:
 
 @dataclass(frozen=True)
 class ExportNpuResult:
-    """What was written: files in bytes; compile seconds and agreement by chip."""
+    """What was written: files in bytes; compile seconds (of this run) and agreement by chip."""
 
     out: Path
     files: dict[str, int]
@@ -143,6 +142,7 @@ def run(
     Raises:
         BluelmError: see `plan`; or the compiler refuses, or simulator and simulation disagree.
     """
+    from stages.workshop.npu.files import write_words
     from stages.workshop.npu.writing import CalibrationSource, write_model
 
     prepared = _prepare(config, checkpoint, corpus, python)
@@ -153,15 +153,17 @@ def run(
         yield Notice(f"{out} is up to date")
         yield Finished(_result(out, done))
         return
+    count, prompts = len(prepared.calibrating), _prompts(checkpoint, prepared.calibrating)
+    source = CalibrationSource(checkpoint, prompts, count, prepared.kv_scales, open_observer)
     with create(out, spec, force=force) as draft:
-        prompts = _prompts(checkpoint, prepared.calibrating)
-        source = CalibrationSource(checkpoint, prompts, len(prepared.calibrating), prepared.kv_scales, open_observer)
         written = yield from write_model(prepared.model, prepared.device, source, draft.path)
-        draft.metrics["chips"] = yield from _compile(config, prepared, draft.path, python)
-        _words(draft.path, written, list(prepared.chips))
+        chips = yield from _compile(config, prepared, draft.path, python)
+        # Times are this run's: the artifact is the same without them.
+        draft.metrics["chips"] = {chip: {**report, "seconds": {}} for chip, report in chips.items()}
+        write_words(draft.path, written, list(prepared.chips))
     manifest = open_artifact(out, "npu").manifest
     assert manifest is not None
-    yield Finished(_result(out, manifest))
+    yield Finished(replace(_result(out, manifest), chips=chips))
 
 
 def open_observer(path: Path) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -289,7 +291,6 @@ def _compile(
 
     report: dict[str, Any] = {}
     for name, chip in prepared.chips.items():
-        # Like draft.path itself: gone with it where the compiler fails.
         place = folder / name
         place.mkdir()
         seconds: dict[str, float] = {}
@@ -332,16 +333,6 @@ def _verify(
         same, tokens, whole = same + agreeing, tokens + compared, whole + (agreeing == compared)
         yield Progress(f"verifying {name}", done, len(prepared.asked), "questions")
     return {"questions": len(prepared.asked), "tokens": tokens, "same": same, "whole_answers": whole}
-
-
-def _words(folder: Path, config: NpuConfig, chips: list[str]) -> None:
-    from stages.workshop.npu.files import write_words
-
-    sizes = {
-        chip: {file.name: file.stat().st_size for file in (folder / chip).iterdir() if file.suffix == ".bin"}
-        for chip in chips
-    }
-    write_words(folder, config, sizes)
 
 
 def _result(out: Path, manifest: Manifest) -> ExportNpuResult:

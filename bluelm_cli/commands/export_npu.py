@@ -96,8 +96,8 @@ def _show_plan(plan: ExportNpuPlan, as_json: bool) -> None:
 
 def _show(result: ExportNpuResult) -> None:
     for chip, report in result.chips.items():
-        rows = [[graph, seconds] for graph, seconds in report["seconds"].items()]
-        console.emit_table(f"compiled for {chip}, nothing on the CPU", ["graph", "seconds"], rows)
+        if rows := [[graph, seconds] for graph, seconds in report["seconds"].items()]:
+            console.emit_table(f"compiled for {chip}, nothing on the CPU", ["graph", "seconds"], rows)
         if (agreement := report.get("agreement")) is not None:
             row = [agreement[key] for key in ("questions", "tokens", "same", "whole_answers")]
             columns = ["questions", "tokens", "as in the simulation", "whole answers alike"]

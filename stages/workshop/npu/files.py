@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +59,16 @@ def write_files(out: Path, source: Path, rotary: Floats) -> None:
     shutil.copyfile(Path(__file__).with_name(f"{SCRIPT}.txt"), out / SCRIPT)
 
 
-def write_words(out: Path, config: NpuConfig, chips: Mapping[str, Mapping[str, int]]) -> None:
+def write_words(out: Path, config: NpuConfig, chips: Sequence[str]) -> None:
     """Writes README.md and genai_config.json.
 
     Args:
         out: the folder.
         config: its `npu.json`.
-        chips: the context binaries in it and their bytes, by chip.
+        chips: the chips whose context binaries are in it.
     """
-    (out / "README.md").write_text(_readme(config, chips), encoding="utf-8")
+    sizes = {chip: {file.name: file.stat().st_size for file in (out / chip).glob("*.bin")} for chip in chips}
+    (out / "README.md").write_text(_readme(config, sizes), encoding="utf-8")
     text = json.dumps(pipeline(config, next(iter(chips), None)), indent=2) + "\n"
     (out / names.GENAI_CONFIG_FILE).write_text(text, encoding="utf-8")
 
