@@ -17,7 +17,8 @@ from stages.artifacts.errors import ArtifactError, BluelmError, raise_all
 from stages.artifacts.folder import Artifact, open_artifact
 from stages.artifacts.manifest import RUN_FILE
 from stages.evaluate.report import EVAL_FILE, EvalReport, read_report
-from stages.measure.summary import RESULTS_FILE
+from stages.measure.record_files import RESULTS_FILE
+from stages.measure.records import OURS
 
 FORMS = {"checkpoint": "float", "quantized": "quantized", "onnx": "exported"}
 BASELINE = "question only"
@@ -180,7 +181,8 @@ def _records(path: Path) -> list[dict[str, Any]]:
         raise ArtifactError(
             f"{path} cannot be read: {error}.", "It holds the rates.", "Make it again: bluelm bench MODEL --out FOLDER"
         ) from error
-    return [record for record in records if isinstance(record, dict)]
+    # Peers that ran beside our model (bench table5) are not it.
+    return [record for record in records if isinstance(record, dict) and record.get("engine", OURS) == OURS]
 
 
 def _rate(records: Sequence[dict[str, Any]], test: str) -> float | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import UsageError
+from stages.measure.records import OURS
 from stages.measure.summary import SUMMARY_FILE
 
 _WHY = "Seconds for each tile and token are taken from it."
@@ -58,13 +59,13 @@ def costs_of_bench(path: Path) -> TilingCosts:
     """
     file = path / SUMMARY_FILE if path.is_dir() else path
     try:
-        rows = json.loads(file.read_bytes())["rows"]
+        rows = [row for row in json.loads(file.read_bytes())["rows"] if row.get("engine", OURS) == OURS]
         models = {str(row["model"]) for row in rows}
         tile = _fastest(row["ms_per_tile"] for row in rows if row["test"] == "encode")
         token = _fastest(row["ms_per_token"] for row in rows if row["test"] == "prefill")
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}.", _WHY, _FIX) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(f"{file} is no bench: it lacks rows as bluelm bench writes them.", _WHY, _FIX) from error
     if len(models) > 1:
         raise UsageError(f"{file} measured several models: {', '.join(sorted(models))}.", _WHY, _FIX)

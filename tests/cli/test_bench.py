@@ -148,7 +148,12 @@ def test_what_the_user_can_mend_is_told_in_three_beats(
 
 
 @pytest.mark.parametrize(
-    "words", [("bench",), ("bench", "run"), ("bench", "ops"), ("bench", "eval"), ("bench", "table")]
+    "words",
+    [
+        ("bench",),
+        *(("bench", name) for name in ("run", "ops", "eval", "table", "fig5", "fig7", "fig8", "table5")),
+        *(("bench", name) for name in ("tune", "compare", "paper", "schema")),
+    ],
 )
 def test_help_shows_an_example(bluelm: Run, words: tuple[str, ...]) -> None:
     done = bluelm(*words, "--help")

@@ -34,6 +34,11 @@ def test_the_fastest_setting_of_a_bench_counts(tmp_path: Path) -> None:
         assert costs.source == f"{path.name}: m"
 
 
+def test_peers_measured_beside_it_are_not_the_model(tmp_path: Path) -> None:
+    peer = prefill(0.1).model_copy(update={"engine": "llama.cpp", "model": "another"})
+    assert costs_of_bench(bench(tmp_path / "b.json", prefill(2.0), peer)).seconds_per_token == pytest.approx(0.002)
+
+
 def test_a_bench_may_have_measured_one_of_them(tmp_path: Path) -> None:
     costs = costs_of_bench(bench(tmp_path / "b.json", encode(0.9)))
     assert costs.of(10, 1000) == {"encode_seconds": pytest.approx(1.0), "prefill_seconds": None}
