@@ -30,6 +30,9 @@ if [[ ! -x $python ]]; then
     python3.11 -m venv "$work/environment"
     # Its own list of requirements names torchvision, which breaks against a CPU build of torch and is not needed here.
     "$work/environment/bin/pip" install --no-deps -r "$here/requirements.txt"
+    # What these need themselves, in the versions that bluelm is tested with.
+    "$work/environment/bin/pip" install -c "$here/../../constraints.txt" torch transformers accelerate datasets \
+        aiohttp httpx jinja2 joblib numpy openpyxl packaging pandas pillow pydantic pyyaml requests scipy sympy tqdm
 fi
 
 bluelm chat "$model" --serve "127.0.0.1:$port" 2>"$work/server.log" &
