@@ -103,7 +103,7 @@ def test_a_folder_that_records_nothing_usable_has_int8(quantized: Path, tmp_path
     config = json.loads((quantized / "config.json").read_text())
     config["quantization_config"]["bluelm"]["activations"] = {"vision_tower": "float16", "language_model": "int16"}
     del config["quantization_config"]["bluelm"]["scales"]
-    for path in quantized.iterdir():
+    for path in quantized.glob("*.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert CheckpointWeights(tmp_path).linear(QUERY, 64, 64, bias=False).activations == "int8"

@@ -195,14 +195,23 @@ def spare_first(report: Report) -> str:
     layers = [row for row in rows if ".layers." in row.part] or [row for row in rows if row.part in _names(report)]
     if layers:
         worst = max(layers, key=lambda row: row.kl)
-        held = sum(layer.bytes_after for layer in report.layers if _in(layer, worst.part))
+        held = [layer for layer in report.layers if _in(layer, worst.part)]
         what = f"the {worst.part}" if ".layers." not in worst.part else worst.part
-        return f"Spare {what} first: quantized alone it makes a KL of {worst.kl:.2g}; it takes {held / 1e6:.2f} MB now."
+        size = sum(layer.bytes_after for layer in held) / 1e6
+        said = f"Spare {what} first: quantized alone it makes a KL of {worst.kl:.2g}, and it takes {size:.2f} MB now"
+        if not held:
+            return f"{said}."
+        layer = max(held, key=_error)
+        return f"{said}; in it, {layer.name}, whose {_of(layer)} off by {100 * _error(layer):.1f} %."
     worst_layers = report.worst(1)
     if not worst_layers:
         return ""
     layer = worst_layers[0]
-    return f"Spare {layer.name} first: its outputs are off by {100 * _error(layer):.1f} %."
+    return f"Spare {layer.name} first: its {_of(layer)} off by {100 * _error(layer):.1f} %."
+
+
+def _of(layer: LayerReport) -> str:
+    return "weights are" if layer.output_error is None else "outputs are"
 
 
 def _names(report: Report) -> set[str]:
