@@ -190,7 +190,7 @@ def _check(config: QuantizeConfig, checkpoint: Path, corpus: Path | None) -> tup
         problems.append(error)
     try:
         prompts = _prompts(config, corpus)
-        problems += picture_problems({prompt.name: len(prompt.pictures) for prompt in prompts})
+        problems += picture_problems([len(prompt.pictures) for prompt in prompts])
     except BluelmError as error:
         problems.append(error)
     raise_all(problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from stages.artifacts.errors import BluelmError, DataError, ModelError, RecipeError, UsageError
@@ -83,9 +83,9 @@ def reached(name: str, tower_layers: int) -> bool:
     return not name.startswith(TOWER)
 
 
-def picture_problems(pictures: Mapping[str, int]) -> list[BluelmError]:
-    """Prompts, by name with their number of pictures, none of which has a picture."""
-    if not pictures or any(pictures.values()):
+def picture_problems(pictures: Sequence[int]) -> list[BluelmError]:
+    """Prompts none of which has a picture; each is given by its number of pictures."""
+    if not pictures or any(pictures):
         return []
     return [
         DataError(
