@@ -33,8 +33,17 @@ def context_sizes(weights: CheckpointWeights, model: NpuModel) -> dict[str, int]
 
 
 def shape_problems(weights: CheckpointWeights, shape: ModelShape) -> list[BluelmError]:
-    """Weights that are float, INT4 blocks that a compiler refuses, and head sizes that rotary cannot halve."""
+    """Weights that are float, INT4 blocks that a compiler refuses, and parts that the static decoder has not."""
     problems: list[BluelmError] = []
+    if shape.decoder.qk_norm or shape.decoder.unturned:
+        what = "norms of queries and keys" if shape.decoder.qk_norm else "layers without positions"
+        problems.append(
+            ModelError(
+                f"{weights.folder}: its language model has {what}.",
+                "The static decoder for an NPU has none, and would compute something else.",
+                "Use a Llama, Mistral or Qwen2 language model, or export it for the CPU: leave out --target npu.",
+            )
+        )
     layer, block = f"{MODEL}.layers.0", f"{TOWER}.encoder.layers.0"
     linears = {
         f"{layer}.self_attn.q_proj": shape.decoder.hidden,
