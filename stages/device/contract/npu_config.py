@@ -14,7 +14,7 @@ Every input and output is an integer with a scale and a zero point (`static_acti
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,7 @@ from stages.device.imaging.spec import TilingSpec
 
 NPU_CONFIG_FILE = "npu.json"
 ROTARY_FILE = "rotary.npy"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 GRAPHS = ("patch_embed", "vision", "prefill", "decode", "head")
 GraphName = Literal["patch_embed", "vision", "prefill", "decode", "head"]
 
