@@ -1,6 +1,6 @@
 """The table that `table2.sh` ends with: each rule's score beside the relaxed rule's, with intervals.
 
-    python recipes/table2.py WORK SUITE …
+python recipes/table2.py WORK SUITE …
 """
 
 from __future__ import annotations
