@@ -321,7 +321,7 @@ def _fidelity(
 
 
 def _memory(config: QuantizeConfig, checkpoint: Path, folder: Path) -> MemoryReport | None:
-    """Predicted peak of the exported model; None of a part alone."""
+    """Predicted peak of the exported model; None of a part alone, and of a model that cannot be exported."""
     if config.part != "model":
         return None
     from stages.workshop.graph.checkpoint_settings import read_model_config
@@ -331,7 +331,11 @@ def _memory(config: QuantizeConfig, checkpoint: Path, folder: Path) -> MemoryRep
 
     shape = artifact_shape(open_artifact(checkpoint, "checkpoint"))
     context = min(config.measure.context, shape.context)
-    files = file_sizes(CheckpointWeights(folder), read_model_config(folder), GraphOptions(max_context=context))
+    try:
+        files = file_sizes(CheckpointWeights(folder), read_model_config(folder), GraphOptions(max_context=context))
+    except BluelmError:
+        # No graph can hold it (the export says why), so there is nothing to predict.
+        return None
     return MemoryReport.model_validate(predicted_peak(shape, files, config.kv, context))
 
 
