@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def check_start(recipe: TowerRecipe, start: Path | None) -> None:
     """
     if start is None:
         return
-    told: Mapping[str, Any] = open_artifact(start, "tower").manifest.config
+    told = read_manifest(open_artifact(start, "tower").path).config
     wanted = recipe.model_dump(mode="json", include=set(_SHAPE))
     for key, value in wanted.items():
         if told.get(key) != value:
