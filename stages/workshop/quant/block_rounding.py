@@ -44,8 +44,8 @@ class Rounding:
 
     @property
     def follows_inputs(self) -> bool:
-        """Whether a method looks at the inputs that reach a layer through rounded ones."""
-        return any(method != "rtn" for method in self.plan.methods.values())
+        """Whether a method looks at the inputs that reach a layer through rounded ones (AWQ looks at the float ones)."""
+        return "gptq" in self.plan.methods.values()
 
     def scheme(self, module: str) -> Scheme | None:
         """Of a module that will be integers, in the file or at export."""
@@ -97,7 +97,7 @@ class BlockRounding:
             if self._awq(block, point):
                 # Rounding is numpy's: on the CPU, wherever the model computes.
                 schemes = [(self.weight(n).cpu(), scheme) for n in names if (scheme := self.how.scheme(n)) is not None]
-                found = awq.search_scales(schemes, inputs.cpu(), self.how.scales, self.how.awq)
+                found = awq.search_scales(schemes, inputs.cpu(), self.how.scales, self.how.awq, point.heads)
                 scales = scales * self._fold(block, point, found)
             moved[index] = scales
         return moved

@@ -1,8 +1,8 @@
 """Prompts go through the model block by block; each block is measured, scaled and rounded while its weights are here.
 
 In memory are one block, its inputs' second moments where GPTQ wants them, and the hidden states of all prompts. Two
-sets of these: as the float model has them (what is measured, and the KV cache's scales), and, where a method rounds
-with prompts, as they arrive through the blocks that are rounded already, since those are the inputs a layer will get.
+sets of these: as the float model has them (what is measured, the KV cache's scales, AWQ and smoothing), and, for GPTQ,
+as they arrive through the blocks that are rounded already, since those are the inputs a layer will get.
 
 A block's result is kept in the draft at once. A run that goes on after a kill sends the prompts through the finished
 blocks again, which gives the same hidden states, and works on from there.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
+from stages.workshop.quant.methods.folding import shared_by_heads
 from stages.workshop.quant.methods.settings import AwqSettings
 from stages.workshop.quant.packed import ScaleFormat, dequantize, round_to_nearest
 from stages.workshop.quant.policy import Scheme
@@ -21,7 +22,11 @@ SMALLEST_INPUT = 1e-4
 
 
 def search_scales(
-    weights: Sequence[tuple[torch.Tensor, Scheme]], inputs: torch.Tensor, scales: ScaleFormat, settings: AwqSettings
+    weights: Sequence[tuple[torch.Tensor, Scheme]],
+    inputs: torch.Tensor,
+    scales: ScaleFormat,
+    settings: AwqSettings,
+    heads: tuple[int, int] | None = None,
 ) -> torch.Tensor:
     """The best scales [K] for Linears that read the same inputs.
 
@@ -30,8 +35,9 @@ def search_scales(
         inputs: float32 [R, K].
         scales: what weight scales are rounded to.
         settings: how finely α is searched.
+        heads: `FoldPoint.heads`; scales are tried as folding can move them, alike for heads that share a value.
     """
-    strength = inputs.abs().mean(dim=0)
+    strength = shared_by_heads(inputs.abs().mean(dim=0), heads)
     strength = (strength / strength.mean().clamp(min=1e-30)).clamp(min=SMALLEST_INPUT)
     best, least = torch.ones_like(strength), float("inf")
     for step in range(settings.grid):

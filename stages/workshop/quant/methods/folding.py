@@ -87,7 +87,8 @@ def fold(block: nn.Module, point: FoldPoint, scales: torch.Tensor, stored: torch
     assert isinstance(weight, torch.Tensor)
     with torch.no_grad():
         if isinstance(source, nn.Linear):
-            inner, scales = _shared(scales, point.heads, weight.shape[0])
+            inner, scales = _of_rows(scales, point.heads), shared_by_heads(scales, point.heads)
+            assert len(inner) == len(weight)
             weight /= inner[:, None]
         else:
             rounded = (weight / scales).to(stored).to(weight.dtype)
@@ -104,14 +105,21 @@ def fold(block: nn.Module, point: FoldPoint, scales: torch.Tensor, stored: torch
     return scales
 
 
-def _shared(scales: torch.Tensor, heads: tuple[int, int] | None, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales of the source's rows, and of the consumer's columns, where several heads read one row."""
+def shared_by_heads(scales: torch.Tensor, heads: tuple[int, int] | None) -> torch.Tensor:
+    """Scales [K] of a consumer's columns: where several heads read one row of the source, the largest of theirs."""
     if heads is None:
-        return scales, scales
+        return scales
     count, kv_count = heads
-    grouped = scales.reshape(kv_count, count // kv_count, -1).amax(dim=1, keepdim=True)  # [kv, 1, D]
-    assert grouped.numel() == rows
-    return grouped.flatten(), grouped.expand(-1, count // kv_count, -1).flatten()
+    grouped = _of_rows(scales, heads).reshape(kv_count, 1, -1)  # [kv, 1, D]
+    return grouped.expand(-1, count // kv_count, -1).flatten()
+
+
+def _of_rows(scales: torch.Tensor, heads: tuple[int, int] | None) -> torch.Tensor:
+    """Scales of the source's rows."""
+    if heads is None:
+        return scales
+    count, kv_count = heads
+    return scales.reshape(kv_count, count // kv_count, -1).amax(dim=1).flatten()
 
 
 def _present(module: nn.Module, points: Iterable[FoldPoint]) -> tuple[FoldPoint, ...]:
