@@ -44,7 +44,7 @@ class Rounding:
 
     @property
     def follows_inputs(self) -> bool:
-        """Whether a method looks at the inputs that reach a layer through rounded ones (AWQ looks at the float ones)."""
+        """Whether a method looks at the inputs that reach a layer through rounded ones; AWQ looks at the float ones."""
         return "gptq" in self.plan.methods.values()
 
     def scheme(self, module: str) -> Scheme | None:
