@@ -7,7 +7,6 @@ was stopped. Memory is bounded by the pictures that are being cut; of each pictu
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from stages.device.imaging.spec import Resample
 from stages.device.imaging.tiles_file import ShardFormat, TilesIndex, TilesShard
 from stages.workshop.corpus.picture_listing import ListedPictures, list_corpus
 from stages.workshop.corpus.tile_engines import Engine, cut_shards
-from stages.workshop.corpus.tile_shards import PARTS, ScalerName, ShardCutting, ShardTask, done_shard, shard_tasks
+from stages.workshop.corpus.tile_shards import ScalerName, ShardCutting, ShardTask, done_shard, shard_tasks
 
 Steps = Generator[Progress | Notice, None, None]
 
@@ -151,9 +150,7 @@ def run(
             scaler=config.scaler,
         )
         job = _Job(config, listed, cutting)
-        shutil.rmtree(draft.path / PARTS, ignore_errors=True)
         yield from job.cut(engine, processes)
-        shutil.rmtree(draft.path / PARTS, ignore_errors=True)
         shards = job.write_index()
         _count(draft, shards)
         seconds = time.monotonic() - started

@@ -166,8 +166,7 @@ def test_a_stopped_run_goes_on_with_what_lacks(photos: Path, tmp_path: Path) -> 
     kept = {path.name: path.stat().st_mtime_ns for path in partial.glob("tiles-*.safetensors")}
     assert len(kept) >= 2
     (partial / "tiles-00000.json").unlink()  # a shard without its index was never finished
-    (partial / ".parts").mkdir(exist_ok=True)
-    (partial / ".parts" / "left").write_bytes(b"half a shard")
+    (partial / ".left.partial").write_bytes(b"half a shard")
     told = list(tile_corpus.run(CONFIG, [photos], out=tmp_path / "tiles", processes=1))
     assert any(isinstance(event, Notice) and "going on: 1 of 5" in event.text for event in told)
     assert content(tmp_path / "tiles") == content(tmp_path / "whole")

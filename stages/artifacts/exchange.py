@@ -6,11 +6,14 @@ one is moved aside first, and a kill between the two moves is undone at the next
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
 import sys
 from pathlib import Path
+
+from stages.artifacts.atomic_file import sync_file
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -29,14 +32,20 @@ def put_in_place(finished: Path, target: Path) -> None:
     """
     if not target.exists():
         finished.rename(target)
+        sync_file(target.parent)
     elif _exchange(finished, target):
+        sync_file(target.parent)  # before the old one goes
         _remove(finished)
     else:
         aside = aside_path(target)
         target.rename(aside)
-        finished.rename(target)
+        try:
+            finished.rename(target)
+        except BaseException:
+            aside.rename(target)
+            raise
+        sync_file(target.parent)
         _remove(aside)
-    _sync_folder(target.parent)
 
 
 def recover(target: Path) -> None:
@@ -66,16 +75,9 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
+    """Removes what is not needed any more; the new one is in place, whatever becomes of it."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with contextlib.suppress(OSError):
+            path.unlink()

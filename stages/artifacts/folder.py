@@ -6,6 +6,7 @@ its manifest last and is then renamed or exchanged.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -18,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.atomic_file import is_partial, sync_tree, write_atomically
 from stages.artifacts.digest import digest_file, digest_folder, digest_json
 from stages.artifacts.errors import ArtifactError
 from stages.artifacts.exchange import put_in_place, recover
-from stages.artifacts.guarding import disk_errors, locked, refuse_here
+from stages.artifacts.guarding import disk_errors, lock_path, locked, refuse_here
 from stages.artifacts.kinds import KINDS, MADE_BY
 from stages.artifacts.manifest import (
     MANIFEST_FILE,
@@ -143,7 +145,19 @@ def up_to_date(out: Path, spec: ArtifactSpec, force: bool = False) -> Manifest |
     if difference is not None:
         raise ArtifactError(f"{out} exists and differs: {difference}.", "It will not be overwritten silently.", fix)
     _check_files(out, manifest)
+    _sweep(out)
     return manifest
+
+
+def _sweep(out: Path) -> None:
+    """Removes what a run that was killed at its very end left beside a whole artifact."""
+    partial, lock = _partial_of(out), lock_path(out)
+    if not (partial.exists() or lock.exists() or (out / _SPEC_FILE).exists()):
+        return
+    with contextlib.suppress(ArtifactError, OSError), locked(out):  # another writer's are its own
+        (out / _SPEC_FILE).unlink(missing_ok=True)
+        if not (partial / _SPEC_FILE).exists():  # else work on another specification that can go on
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -161,7 +175,7 @@ def create(out: Path, spec: ArtifactSpec, *, force: bool = False, resumable: boo
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100  (resolve() would follow a link at the target itself)
     up_to_date(out, spec, force=force)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = _partial_of(out)
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with disk_errors(out), locked(out):
         up_to_date(out, spec, force=force)  # again: another writer may have ended between the check and the lock
@@ -179,6 +193,10 @@ def create(out: Path, spec: ArtifactSpec, *, force: bool = False, resumable: boo
             if not resumable:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def _partial_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial")
 
 
 def _prepare(partial: Path, spec: ArtifactSpec, resumable: bool) -> bool:
@@ -199,7 +217,9 @@ def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, second
     files = {}
     for entry in sorted(draft.path.rglob("*")):
         name = entry.relative_to(draft.path).as_posix()
-        if entry.is_file() and name not in {RUN_FILE, MANIFEST_FILE, _SPEC_FILE, *draft.outside}:
+        if is_partial(entry) and entry.is_file():
+            entry.unlink()  # what a killed run left behind
+        elif entry.is_file() and name not in {RUN_FILE, MANIFEST_FILE, _SPEC_FILE, *draft.outside}:
             check_name(entry)
             files[name] = FileEntry(size=entry.stat().st_size, sha256=digest_file(entry))
     manifest = Manifest(
@@ -219,10 +239,9 @@ def _finish(draft: Draft, spec: ArtifactSpec, started: datetime.datetime, second
     usual = stat.S_IMODE(run_file.stat().st_mode)
     for file in (draft.path / name for name in files):
         file.chmod(stat.S_IMODE(file.stat().st_mode) | usual)
-    with (draft.path / MANIFEST_FILE).open("w", encoding="utf-8") as stream:
-        stream.write(manifest.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_atomically(draft.path / MANIFEST_FILE, manifest.model_dump_json(indent=2) + "\n")
+    # Before the old artifact goes the new one must be on the disk, or a power cut could leave neither.
+    sync_tree(draft.path)
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:

@@ -54,13 +54,18 @@ def refuse_inputs(out: Path, inputs: Iterable[Path]) -> None:
 def locked(out: Path) -> Iterator[None]:
     """Holds `.NAME.lock`, so that two processes never write the same target."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.with_name(f".{out.name}.lock")
+    lock = lock_path(out)
     stream = _take_lock(lock, out)
     try:
         yield
     finally:
         lock.unlink(missing_ok=True)
         stream.close()
+
+
+def lock_path(out: Path) -> Path:
+    """The lock of a target: a file that a kill may leave behind, while the lock on it ends with its holder."""
+    return out.with_name(f".{out.name}.lock")
 
 
 def _take_lock(lock: Path, out: Path) -> IO[str]:

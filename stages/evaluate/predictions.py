@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.artifacts.errors import ArtifactError, UsageError
 from stages.evaluate.answering import Reply
 from stages.evaluate.suite_metrics import METRICS, UNSCORED
@@ -95,7 +96,7 @@ class PredictionWriter:
 
     def __init__(self, path: Path) -> None:
         self.done = {one.id: one for one in read_predictions(path, torn=True)} if path.exists() else {}
-        path.write_text("".join(_line(one) for one in self.done.values()), encoding="utf-8")
+        write_atomically(path, "".join(_line(one) for one in self.done.values()))
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, prediction: Prediction) -> None:
@@ -108,7 +109,7 @@ class PredictionWriter:
         """Ends writing; the file then holds the predictions in this order, whatever order they came in."""
         self._file.close()
         ordered = [self.done[name] for name in order]
-        Path(self._file.name).write_text("".join(_line(one) for one in ordered), encoding="utf-8")
+        write_atomically(Path(self._file.name), "".join(_line(one) for one in ordered))
         return ordered
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, PositiveFloat
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.artifacts.recipes import RecipeModel, load_config, recipe_path, recipes_folder
 
 
@@ -107,4 +108,4 @@ def write_device(path: Path, device: Device) -> None:
     content = device.model_dump(mode="json", exclude_none=True)
     for name in ("fitted", "unknown", "negligible"):
         content[name] = list(getattr(device, name))
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100), encoding="utf-8")
+    write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))

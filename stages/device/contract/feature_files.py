@@ -8,7 +8,6 @@ A file holds `image_features` [tokens, H] float32, what the decoder reads in a p
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from stages.artifacts.atomic_file import atomic_file
 from stages.artifacts.errors import ArtifactError
 from stages.artifacts.typed_json import read_typed_json
 from stages.device.imaging.geometry import Grid, Size
@@ -91,9 +91,8 @@ def write_features(folder: Path, sha256: str, values: NDArray[Any]) -> None:
 
     path = folder / feature_file(sha256)
     path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({KEY: np.ascontiguousarray(values, dtype=DTYPE)}, part)
-    os.replace(part, path)  # noqa: PTH105
+    with atomic_file(path) as part:
+        save_file({KEY: np.ascontiguousarray(values, dtype=DTYPE)}, part)
 
 
 def read_features(folder: Path, sha256: str) -> NDArray[Any]:

@@ -11,8 +11,8 @@ whole shard or is written again. P patches of a tile, C width of the tower.
 from __future__ import annotations
 
 import json
-import os
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from stages.artifacts.atomic_file import atomic_file, write_atomically
 from stages.artifacts.errors import ArtifactError
 from stages.artifacts.kinds import MADE_BY
 from stages.artifacts.typed_json import read_typed_json
@@ -171,9 +172,9 @@ class ShardWriter:
     def __init__(self, folder: Path, number: int, patches: int, width: int) -> None:
         self._path = shard_file(folder, number)
         self._path.parent.mkdir(exist_ok=True)
-        self._part = self._path.with_suffix(".part")
         self._shape = (patches, width)
-        self._stream = self._part.open("wb")
+        self._open = ExitStack()
+        self._stream = self._open.enter_context(self._open.enter_context(atomic_file(self._path)).open("wb"))
         self._stream.write(b"\0" * _HEADER)
         self.tiles = 0
 
@@ -183,7 +184,8 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stream.close()
+        # Closed, nothing is open any more; left in another way, the shard is not whole and goes.
+        self._open.__exit__(kind or GeneratorExit, error or GeneratorExit(), trace)
 
     def add(self, values: NDArray[Any]) -> None:
         """Appends the features of one picture, [tiles, P, C].
@@ -208,12 +210,5 @@ class ShardWriter:
         room = _HEADER - 8
         self._stream.seek(0)
         self._stream.write(struct.pack("<Q", room) + header.encode("ascii").ljust(room))
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
-        os.replace(self._part, self._path)  # noqa: PTH105
-        with self._part.open("w", encoding="utf-8") as stream:
-            stream.write(index.model_dump_json() + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(self._part, self._path.with_suffix(".json"))  # noqa: PTH105
+        self._open.close()
+        write_atomically(self._path.with_suffix(".json"), index.model_dump_json() + "\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from stages.artifacts.atomic_file import atomic_file
 from stages.artifacts.errors import ImageError
 from stages.device.imaging.geometry import Box, Size
 from stages.device.imaging.loading import read_software
@@ -78,7 +79,8 @@ def save_preview(drawing: Image.Image, path: Path) -> None:
     """Writes a preview as PNG, marked as ours."""
     marks = PngInfo()
     marks.add_text("Software", SOFTWARE)
-    drawing.save(path, format="PNG", pnginfo=marks)
+    with atomic_file(path, durable=False) as part:
+        drawing.save(part, format="PNG", pnginfo=marks)
 
 
 def is_preview(path: Path) -> bool:

@@ -7,11 +7,9 @@ The file appears whole or not at all. Nothing in it is run or followed: names of
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.artifacts.errors import ArtifactError, UsageError
 from stages.device.contract.device_config import DeviceConfig
 from stages.device.imaging.geometry import Grid, Size
@@ -101,7 +100,8 @@ def save_conversation(talk: Conversation, path: Path, *, replace: bool = False) 
     )
     tensors = {picture.digest: np.ascontiguousarray(picture.features, np.float32) for picture in pictures}
     try:
-        _write(path, save(tensors, {KEY: saved.model_dump_json()}))
+        # Only its owner may read what was said.
+        write_atomically(path, save(tensors, {KEY: saved.model_dump_json()}), private=True)
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be written: {error.strerror}.", "The conversation is not saved.", "Choose another place."
@@ -216,18 +216,3 @@ def _parsed(path: Path, text: str | None) -> SavedConversation:
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or KEY
         raise ArtifactError(f"{path}: {where}: {first['msg']}.", _WHY, _FIX) from problem
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The whole file or none; only its owner may read what was said."""
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)  # noqa: PTH105
-    except BaseException:  # also an interrupt
-        with contextlib.suppress(OSError):
-            os.unlink(part)  # noqa: PTH108
-        raise

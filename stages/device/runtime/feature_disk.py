@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.artifacts.atomic_file import atomic_file
 from stages.device.contract.feature_files import DTYPE, KEY
 from stages.device.runtime.session_cache import cache_folder
 
@@ -62,16 +62,13 @@ class FeatureDisk:
         path = self._path(digest)
         if features.nbytes > self._limit:
             return
-        part = path.with_name(f".{digest}.{os.getpid()}.{threading.get_ident()}.part")
-        try:
+        # A damaged file costs only time: it is not worth waiting for the disk. A full disk is no reason to complain.
+        with contextlib.suppress(OSError, SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            save_file({KEY: np.ascontiguousarray(features, DTYPE)}, part)
-            os.replace(part, path)  # noqa: PTH105
+            with atomic_file(path, private=True, durable=False) as part:
+                save_file({KEY: np.ascontiguousarray(features, DTYPE)}, part)
             self._make_room()
-        except (OSError, SafetensorError):
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         """Drops the longest unused files; another process may be doing the same."""

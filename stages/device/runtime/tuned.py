@@ -14,6 +14,7 @@ from typing import Any, Literal
 import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, Field
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.artifacts.errors import ArtifactError
 from stages.artifacts.typed_json import read_typed_json
 from stages.device.runtime.session_cache import cache_folder, processor
@@ -60,9 +61,7 @@ class TunedProfile(BaseModel):
     def write(self, file: Path) -> None:
         """Writes it in one step."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.partial")
-        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(file)
+        write_atomically(file, self.model_dump_json(indent=2) + "\n")
 
 
 def machine_key() -> str:

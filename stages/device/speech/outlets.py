@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import wave
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.artifacts.atomic_file import atomic_file
 from stages.artifacts.errors import AudioError, UsageError
 from stages.device.speech.missing import need_package
 from stages.device.speech.recording import Recording
@@ -78,9 +80,10 @@ class WavFile:
 
     def __init__(self, path: Path, rate: int) -> None:
         check_target(path)
-        self._path, self._rate = path, rate
-        self._draft = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        self._file = wave.open(str(self._draft), "wb")  # noqa: SIM115 (closed in close)
+        self._rate = rate
+        self._open = ExitStack()
+        draft = self._open.enter_context(atomic_file(path, durable=False))
+        self._file = wave.open(str(draft), "wb")  # noqa: SIM115 (closed in close)
         self._file.setparams((1, 2, rate, 0, "NONE", ""))
 
     def play(self, sound: Recording, stopped: Callable[[], bool]) -> None:
@@ -91,9 +94,9 @@ class WavFile:
         """Puts the file in its place, or drops it."""
         self._file.close()
         if whole:
-            self._draft.replace(self._path)
+            self._open.close()
         else:
-            self._draft.unlink()
+            self._open.__exit__(GeneratorExit, GeneratorExit(), None)
 
 
 def check_target(path: Path) -> None:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 from pathlib import Path, PurePosixPath
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.device.imaging.sources import PICTURE_SUFFIXES
 from stages.workshop.corpus.index import PictureRoots
 from stages.workshop.corpus.llava import Refer
@@ -42,11 +43,10 @@ class CopiedPictures:
         # A folder of millions of files is slow to use: 256 folders, as git has them.
         name = f"{IMAGES}/{digest[:2]}/{digest[2:34]}{_suffix(picture.name, data)}"
         path = self._folder / name
-        if not path.exists():
+        # Where the power was cut, a file can have its name and nothing in it.
+        if not path.exists() or path.stat().st_size != len(data):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(data)
-            partial.replace(path)
+            write_atomically(path, data, durable=False)
         return name
 
 

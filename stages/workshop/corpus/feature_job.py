@@ -258,8 +258,6 @@ class FeatureJob:
             yield Notice("More broken pictures follow; features.json lists all of them.", "warning")
 
     def _finish(self) -> None:
-        for left in (self._folder / FOLDER).glob("*.part"):
-            left.unlink()
         for left in (self._folder / FOLDER).glob("*.safetensors"):
             if not left.with_suffix(".json").is_file():
                 left.unlink()

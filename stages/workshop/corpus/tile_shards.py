@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 
+from stages.artifacts.atomic_file import atomic_file, write_atomically
 from stages.artifacts.errors import ImageError
 from stages.device.imaging.crop import Colour, Scaler, pillow_scaled
 from stages.device.imaging.cutting import CutPicture, cut_picture
@@ -38,8 +38,6 @@ from stages.device.imaging.tiles_file import (
 from stages.device.imaging.tiling import plan_tiling
 from stages.workshop.corpus.picture import Picture
 
-# Unfinished files lie here; what a killed run left is thrown away.
-PARTS = ".parts"
 ScalerName = Literal["pillow", "torch"]
 
 
@@ -101,17 +99,29 @@ def shard_tasks(pictures: Iterable[Picture], each: int, cutting: ShardCutting) -
         number += 1
 
 
+class _GivenUpError(Exception):
+    """Pictures for which a shard is given up."""
+
+    def __init__(self, problems: tuple[ImageError, ...]) -> None:
+        self.problems = problems
+
+
 def cut_shard(task: ShardTask) -> ShardOutcome:
     """Cuts a shard and puts it in its place."""
+    try:
+        return _cut_shard(task)
+    except _GivenUpError as found:
+        return ShardOutcome(task.number, len(task.pictures), problems=found.problems)
+
+
+def _cut_shard(task: ShardTask) -> ShardOutcome:
+    """Raises: _GivenUpError: there are some, and they are not to be left out."""
     cutting = task.cutting
-    parts = cutting.folder / PARTS
-    parts.mkdir(exist_ok=True)
-    part = parts / f"{cutting.file(task.number).name}.{os.uname().nodename}.{os.getpid()}"
     images: list[TiledImage] = []
     broken: list[BrokenImage] = []
     problems: list[ImageError] = []
     first = 0
-    with part.open("wb") as stream:
+    with atomic_file(cutting.file(task.number)) as part, part.open("wb") as stream:
         writer = _writer(stream, cutting, task.number)
         for picture in task.pictures:
             try:
@@ -127,13 +137,10 @@ def cut_shard(task: ShardTask) -> ShardOutcome:
             images.append(entry)
             first += cut.tiling.tiles
         if problems and not cutting.skip_broken:
-            part.unlink()
-            return ShardOutcome(task.number, len(task.pictures), problems=tuple(problems))
+            raise _GivenUpError(tuple(problems))
         writer.finish()
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(cutting.file(task.number))
-    _put_index(TilesIndex(tiling=cutting.spec, images=tuple(images), broken=tuple(broken)), task, part)
+    index = TilesIndex(tiling=cutting.spec, images=tuple(images), broken=tuple(broken))
+    write_atomically(cutting.index(task.number), index.as_text())
     return ShardOutcome(task.number, len(task.pictures), first)
 
 
@@ -172,14 +179,6 @@ def _scaler(name: ScalerName) -> Scaler:
 
     torch.set_num_threads(1)
     return torch_scaled
-
-
-def _put_index(index: TilesIndex, task: ShardTask, part: Path) -> None:
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(index.as_text())
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(task.cutting.index(task.number))
 
 
 class _Writer(Protocol):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.artifacts.atomic_file import atomic_file, write_atomically
+
 if TYPE_CHECKING:
     import torch
 
@@ -58,10 +60,9 @@ class BlockFiles:
         from safetensors.torch import save_file
 
         folds = {f"{FOLD}{index}": scales for index, scales in block.folds.items()}
-        save_file({name: held.contiguous() for name, held in (block.tensors | folds).items()}, self._weights(number))
-        unfinished = self._json(number).with_suffix(".tmp")
-        unfinished.write_text(json.dumps(block.measured), encoding="utf-8")
-        unfinished.rename(self._json(number))
+        with atomic_file(self._weights(number)) as part:
+            save_file({name: held.contiguous() for name, held in (block.tensors | folds).items()}, part)
+        write_atomically(self._json(number), json.dumps(block.measured))
 
     def tensors(self) -> Mapping[str, Path]:
         """Which file holds a finished tensor."""

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stages.artifacts.atomic_file import write_atomically
+
 CURVE_FILE = "training.json"
 
 
@@ -55,10 +57,8 @@ class LossCurve:
 
     def write(self, folder: Path) -> None:
         """Writes `training.json` in one step."""
-        draft = folder / f".{CURVE_FILE}"
         content = {"every": self.every, "steps": self.steps, "losses": self.losses}
-        draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        draft.replace(folder / CURVE_FILE)
+        write_atomically(folder / CURVE_FILE, json.dumps(content) + "\n", durable=False)
 
 
 def read_curve(folder: Path) -> LossCurve | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.workshop.training.history import History, Row
 
 PLOT_FILE = "loss.png"
@@ -39,9 +40,7 @@ def draw_history(history: History, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     drawn = io.BytesIO()
     canvas.print_png(drawn)
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(drawn.getvalue())
-    draft.replace(path)
+    write_atomically(path, drawn.getvalue(), durable=False)
 
 
 def _series(rows: list[Row], name: str) -> tuple[list[float], list[float]]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from stages.artifacts.atomic_file import atomic_file
 from stages.workshop.corpus.row import Place
 
 REPORT_FILE = "data_report.jsonl"
@@ -163,11 +164,9 @@ def write_report(folder: Path, lines: Iterable[str], report: SampleReport) -> No
         lines: of the cases; read before the totals are asked for.
         report: the totals.
     """
-    draft = folder / f".{REPORT_FILE}"
-    with draft.open("w", encoding="utf-8") as stream:
+    with atomic_file(folder / REPORT_FILE, durable=False) as part, part.open("w", encoding="utf-8") as stream:
         stream.writelines(lines)
         stream.write(json.dumps({"totals": report.as_dict()}) + "\n")
-    draft.replace(folder / REPORT_FILE)
 
 
 def read_totals(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from stages.artifacts.atomic_file import is_partial, sync_file, write_atomically
 from stages.artifacts.errors import BluelmError
 from stages.workshop.training.history import History, history_from
 
@@ -75,14 +75,12 @@ def mark_complete(folder: Path, step: int, history: History) -> None:
     """Declares a state complete: syncs its files to disk, then writes the marker in one step."""
     sizes = {}
     for entry in sorted(folder.iterdir()):
-        if entry.is_file() and entry.name != MARKER:
-            _sync(entry)
+        if entry.is_file() and entry.name != MARKER and not is_partial(entry):
+            sync_file(entry)
             sizes[entry.name] = entry.stat().st_size
     content = {"step": step, "files": sizes, "history": history.as_dict()}
-    draft = folder / f".{MARKER}"
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    _sync(draft)
-    draft.replace(folder / MARKER)
+    sync_file(folder)
+    write_atomically(folder / MARKER, json.dumps(content))
 
 
 def complete_states(root: Path) -> list[TrainingState]:
@@ -113,12 +111,3 @@ def _read(folder: Path) -> TrainingState | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return state if whole else None
-
-
-def _sync(path: Path) -> None:
-    """Makes a file survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
