@@ -112,7 +112,8 @@ def _findings(ours: Sequence[Record], theirs: Sequence[Record]) -> Iterator[Find
     for peer in theirs:
         does = "reading a prompt" if peer.test == "prefill" else "writing"
         for one in ours:
-            if one.test == peer.test:
+            # Of models that do not fit into memory together only the first ran in turns with it.
+            if (one.test, one.run) == (peer.test, peer.run):
                 label = does + (f" with policy {one.policy}" if one.policy else "")
                 claim = f"{does} is faster than llama.cpp's"
                 yield gain_finding(

@@ -16,6 +16,8 @@ from stages.measure.records import Record
 _SAME = ("test", "policy", "chunk", "tiles_per_batch", "tiles", "pipeline", "n_prompt", "n_gen", "kv", "cached")
 # What makes them the same work: settings may differ.
 _WORK = ("test", "tiles", "n_prompt", "n_gen")
+# What tells records of one bench apart where it ran with several: tune with threads, table5 beside a peer.
+_APART = ("engine", "model", "threads")
 # What else may explain a difference: told, not matched.
 _AROUND: dict[str, Callable[[Record], Any]] = {
     "model": lambda one: one.model,
@@ -74,11 +76,15 @@ class Comparison:
 
 def compare_benches(first: Sequence[Record], second: Sequence[Record]) -> Comparison:
     """The second bench against the first, test by test under the same settings."""
-    mine = {_key(one, _SAME): one for one in first}
-    theirs = {_key(one, _SAME): one for one in second}
+    names = (*_SAME, *(name for name in _APART if any(_tells_apart(name, records) for records in (first, second))))
+    mine = {_key(one, names): one for one in first}
+    theirs = {_key(one, names): one for one in second}
     drifted = (*drifts(first), *drifts(second))
     pairs = [(mine[key], theirs[key]) for key in mine if key in theirs]
     warnings = [*_around(pairs), *drift_sentences(drifted)]
+    again = len(first) + len(second) - len(mine) - len(theirs)
+    if again:
+        warnings.append(f"{again} records are left out: their settings were measured again later.")
     for name, here, there in (("first", mine, theirs), ("second", theirs, mine)):
         alone = [f"{one.test} {label_of(one)}" for key, one in here.items() if key not in there]
         if alone:
@@ -137,6 +143,14 @@ def _in_turns(first: Record, second: Record) -> bool:
 
 def _key(record: Record, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(getattr(record, name) for name in names)
+
+
+def _tells_apart(name: str, records: Sequence[Record]) -> bool:
+    """Whether records that are the same test under the same setting differ in a field."""
+    values: dict[tuple[Any, ...], set[Any]] = {}
+    for one in records:
+        values.setdefault(_key(one, _SAME), set()).add(getattr(one, name))
+    return any(len(found) > 1 for found in values.values())
 
 
 def _around(pairs: Sequence[tuple[Record, Record]]) -> Iterator[str]:

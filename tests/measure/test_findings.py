@@ -112,6 +112,19 @@ def test_what_else_differs_and_what_has_no_partner_is_told() -> None:
     assert "Only in the first: prefill 10 tokens, t64" in warnings and "Only in the second" in warnings
 
 
+def test_what_one_bench_ran_with_several_of_is_matched_too() -> None:
+    first = [record(around(4.0), threads=1), record(around(2.0), threads=2)]
+    second = [record(around(2.0), threads=2, run="s"), record(around(8.0), threads=1, run="s")]
+    made = compare_benches(first, second)
+    assert [round(row.ratio.median, 2) for row in made.rows] == [0.5, 1.0]
+    peers = [record(around(1.0)), record(around(3.0), engine="llama.cpp")]
+    assert [round(row.ratio.median, 2) for row in compare_benches(peers, peers[::-1]).rows] == [1.0, 1.0]
+    # The same setting twice: the later one counts, and that is said.
+    twice = compare_benches([record(around(9.0)), record(around(1.0))], [record(around(1.0), run="s")])
+    assert [round(row.ratio.median, 2) for row in twice.rows] == [1.0]
+    assert any("1 records are left out" in warning for warning in twice.warnings)
+
+
 def test_nothing_in_common_is_an_error(tmp_path: Any) -> None:
     write_records(tmp_path / "a.jsonl", [record([1.0])])
     write_records(tmp_path / "b.jsonl", [record([1.0], chunk=1)])
