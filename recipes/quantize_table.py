@@ -5,7 +5,7 @@
 
 Each cell is one `bluelm quantize` (its own process; one that is done already is taken as it is, so the table can be
 stopped and gone on with). Compared on held-out questions with pictures, over the assistant's tokens: top-1 agreement
-with the float model and KL divergence, both with 95 % intervals over questions; exact answers, paired. GPTQ and AWQ are
+with the float model and KL divergence, both with 95 % intervals over pictures; exact answers, paired. GPTQ and AWQ are
 also set against rounding to the nearest value in the same cell: the last line says whether either is worse beyond its
 interval. Writes FOLDER/table.md and FOLDER/table.json.
 """
@@ -106,7 +106,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     first = rows[0]
     yield (
         f"{first['questions']} held-out questions, {first['tokens']} answer tokens; float answers "
-        f"{100 * first['exact_float']:.1f} % exactly. Intervals: 95 %, over questions."
+        f"{100 * first['exact_float']:.1f} % exactly. Intervals: 95 %, over pictures."
     )
     yield ""
     yield "| method | block | activations | bits/weight | top-1 agreement, % | KL, 10⁻³ | exact, points | "

@@ -44,7 +44,7 @@ def agreement(
     """Compare two models token by token: same next token, KL divergence, perplexity, exact answers in pairs.
 
     Both read the same held-out questions with the right answers in place. A quantized folder computes as its export
-    does. Intervals are 95 % by bootstrap over questions.
+    does. Intervals are 95 % by bootstrap over pictures.
 
     Example: bluelm bench agreement build/stage2 build/int4 --data build/corpus
 

@@ -10,7 +10,8 @@ all before it. So one reading of a question gives all figures, and nothing has t
                       would answer so greedily
 
 What the assistant says counts apart from the other text of the prompts, of which models know most by heart.
-Intervals are 95 % by bootstrap over questions, since the tokens of one answer are not independent.
+Intervals are 95 % by bootstrap over pictures with all their questions (a question without a picture by itself), since
+the tokens of one answer and the answers about one picture are not independent.
 
 Shapes: P places, V vocabulary, Q questions.
 """
@@ -247,8 +248,11 @@ def summarize(compared: Sequence[Compared], seed: int = 0) -> Agreement:
     if not compared or not any(row.answer.tokens for row in compared):
         raise ValueError("nothing was compared")
     rng = np.random.default_rng(seed)
+    groups = [row.question.pictures or row.question.name for row in compared]
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    drawn = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=RESAMPLES)
     # The same draws for every figure: [draws, Q], how often each question is in a draw.
-    draws = rng.multinomial(len(compared), np.full(len(compared), 1 / len(compared)), size=RESAMPLES)
+    draws = drawn[:, [places[group] for group in groups]]
     first = np.array([row.first_right for row in compared], np.float64)
     second = np.array([row.second_right for row in compared], np.float64)
     whole = [row.text for row in compared if row.text is not None]
@@ -277,7 +281,7 @@ def _scope(tallies: Sequence[Tally], draws: NDArray[np.int64]) -> Scope:
 
 
 def _ratio(above: Floats, below: Floats, draws: NDArray[np.int64]) -> Figure:
-    """Σ above / Σ below with its bootstrap interval over questions (percentile method)."""
+    """Σ above / Σ below with its bootstrap interval (percentile method)."""
     weights = draws.astype(np.float64)
     totals = weights @ below
     ratios = (weights @ above)[totals > 0] / totals[totals > 0]

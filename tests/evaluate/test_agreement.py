@@ -155,3 +155,26 @@ def test_the_interval_is_over_questions_not_tokens(tmp_path: Path) -> None:
     agreement = summarize(compared(tmp_path, [one for one, _ in pairs], [other for _, other in pairs]))
     low, high = agreement.answers.top1_agreement.interval
     assert high - low > 0.4
+
+
+def test_questions_about_one_picture_are_drawn_together(tmp_path: Path) -> None:
+    """The same answers as before: ten questions about ten pictures, or about two."""
+
+    def width(pictures: list[tuple[Path, ...]]) -> float:
+        rows = []
+        for index, shown in enumerate(pictures):
+            one = reading(index, places=20, answers=20)
+            other = StoredReading(
+                one.tokens, one.is_answer, one.logits if index % 2 else -one.logits[:, [0, 1, 2, 3, 4, 4]]
+            )
+            (tmp_path / str(index)).mkdir(exist_ok=True)
+            asked = Question(str(index), shown, "What?", "this")
+            rows += list(compare([asked], stored(tmp_path / str(index), one), iter([other])))
+        low, high = summarize(rows).answers.top1_agreement.interval
+        return high - low
+
+    alone = width([(Path(f"{index}.png"),) for index in range(10)])
+    # All that agree are about one picture, all that part about the other: two draws of either are likely.
+    assert width([(Path(f"{index % 2}.png"),) for index in range(10)]) > 1.5 * alone
+    # Questions without a picture have nothing in common.
+    assert width([()] * 10) == alone

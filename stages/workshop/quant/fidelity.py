@@ -1,7 +1,7 @@
 """What quantization costs, as `report.json` says it: the quantized model beside the float one on held-out prompts.
 
 Figures over what the assistant says are the report's own; those over all text stand apart. Intervals are 95 %, by
-bootstrap over questions. How they are counted: `stages/evaluate/agreement.py`.
+bootstrap over pictures. How they are counted: `stages/evaluate/agreement.py`.
 """
 
 from __future__ import annotations
