@@ -111,7 +111,7 @@ def run_tower(
 
 
 def build_reader(recipe: TowerRecipe, start: Path | None = None) -> TowerReader:
-    """A tower and its head, random or as they were saved; the global random state is left as it was."""
+    """A tower and its head, random or as they were saved (a head that was not is random); no global state changes."""
     config = SiglipVisionConfig(**recipe.tower.as_siglip())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -119,7 +119,8 @@ def build_reader(recipe: TowerRecipe, start: Path | None = None) -> TowerReader:
     if start is not None:
         with torch.no_grad():
             reader.vision_tower.load_state_dict(load_file(start / SAFE_WEIGHTS_NAME))
-            reader.reader.load_state_dict(load_file(start / HEAD_FILE))
+            if (start / HEAD_FILE).is_file():
+                reader.reader.load_state_dict(load_file(start / HEAD_FILE))
     return reader
 
 

@@ -25,7 +25,7 @@ _FINER = 2
 # Middle of a letter above its baseline, in heights of the face.
 _MIDDLE = 0.3
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
-_SAME_FACE, _WIDE_GAP, _BLURRED, _NOISY, _ALONE = 0.6, 0.15, 0.1, 0.1, 0.15
+_SAME_FACE, _WIDE_GAP, _BLURRED, _NOISY, _ALONE = 0.6, 0.1, 0.1, 0.1, 0.06
 _FONTS_KEPT = 512
 
 
@@ -93,7 +93,7 @@ def _fill(rng: np.random.Generator, pen: Pen, look: GlyphLook, split: Split, sty
     """Lines from above the top to below the bottom, each longer than there is room for on one or both sides."""
     face, usual, same = style
     down = float(rng.uniform(-0.5, 1.0)) * usual
-    pitch = rng.uniform(1.1, 1.8)
+    pitch = rng.uniform(1.05, 1.6)
     while down < look.side + usual:
         height = usual if same else _draw_height(rng, look)
         used = face if same else look.faces[rng.integers(len(look.faces))]

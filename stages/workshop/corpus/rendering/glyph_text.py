@@ -13,9 +13,10 @@ from stages.workshop.corpus.rendering.split import Split
 from stages.workshop.corpus.rendering.strings import draw_code, draw_date, draw_figure, draw_price
 from stages.workshop.corpus.rendering.vocabulary import draw_term
 
-# Share of the texts that a script other than English gets where a face covers it.
-_FOREIGN = 0.3
-_JUMBLED = 0.1
+# Shares: of the texts whose script is English anyway; of words among the others; of mere characters among all.
+_LATIN = 0.55
+_FOREIGN = 0.5
+_JUMBLED = 0.08
 _ENGLISH = (draw_term, draw_term, draw_term, draw_figure, draw_figure, draw_price, draw_date, draw_code, draw_phrase)
 _LONGEST = 12
 
@@ -29,7 +30,7 @@ def alphabet(scripts: tuple[str, ...]) -> tuple[str, ...]:
 def draw_text(rng: np.random.Generator, split: Split, scripts: tuple[str, ...]) -> str:
     """A text of one split that a face covering these scripts can print; "latin" is always among them."""
     chance = rng.random()
-    script = scripts[rng.integers(len(scripts))]
+    script = "latin" if rng.random() < _LATIN else scripts[rng.integers(len(scripts))]
     if chance < _JUMBLED:
         return _jumbled(rng, script)
     if script != "latin" and chance < _JUMBLED + _FOREIGN:
