@@ -85,19 +85,33 @@ def _name(row: Row, number: int) -> str:
 
 
 def _list(value: Any) -> list[Any]:
-    """A list as such, as JSON or as Python writes it; anything else alone."""
+    """A list as such, as JSON or as Python writes it; anything else alone. ChartQA's "[2008, 2010]" is one answer."""
     if isinstance(value, str) and value.strip().startswith(("[", "(")):
         for parse in (json.loads, ast.literal_eval):
             try:
-                return list(parse(value))
+                found = list(parse(value))
             except (ValueError, SyntaxError, TypeError):
                 continue
+            if all(isinstance(one, str | Mapping) for one in found):
+                return found
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _answers(row: Row, *names: str) -> tuple[str, ...]:
     found = _list(_of(row, *names))
     return tuple(str(one["answer"] if isinstance(one, Mapping) else one) for one in found)
+
+
+def _people(row: Row) -> Key:
+    """What several people answered.
+
+    Raises:
+        ValueError: one answer alone, beside which no reply could score anything.
+    """
+    answers = _answers(row, "answers", "answer", "multiple_choice_answer")
+    if len(answers) < 2:
+        raise ValueError(f"{len(answers)} answer where several people's are counted (ten as a rule)")
+    return Key(answers)
 
 
 def _columns(row: Row) -> dict[str, str]:
@@ -121,7 +135,7 @@ def _listing(options: Mapping[str, str]) -> str:
 def _vqav2(row: Row, number: int, pictures: RowPictures) -> Iterator[SuiteItem]:
     name = _COCO.format(int(row["image_id"])) if str(row.get("image_id", "")).isdigit() else None
     files = pictures.of(row, number, "image", name=name)
-    key = Key(_answers(row, "answers", "answer", "multiple_choice_answer"))
+    key = _people(row)
     task = str(row.get("answer_type") or NO_TASK)
     yield SuiteItem(Question(_name(row, number), files, _of(row, "question") + WORD, key.answers[0], task), key, "vqa")
 
@@ -129,7 +143,7 @@ def _vqav2(row: Row, number: int, pictures: RowPictures) -> Iterator[SuiteItem]:
 def _textvqa(row: Row, number: int, pictures: RowPictures) -> Iterator[SuiteItem]:
     name = f"{row['image_id']}.jpg" if row.get("image_id") else None
     files = pictures.of(row, number, "image", name=name)
-    key = Key(_answers(row, "answers", "answer"))
+    key = _people(row)
     text = str(_of(row, "question")).capitalize() + WORD
     yield SuiteItem(Question(_name(row, number), files, text, key.answers[0]), key, "textvqa")
 

@@ -269,6 +269,19 @@ def test_every_suite_has_a_row_here() -> None:
     assert {row[0] for row in FORMATS} == set(SUITES)
 
 
+def test_an_answer_that_is_a_list_of_numbers_is_one_answer(folder: Path) -> None:
+    rows = [{"imgname": "c.png", "query": "Which years?", "label": "[2008, 2010]"}]
+    (item,) = items(folder, "chartqa", "h.json", rows)
+    assert item.key.answers == ("[2008, 2010]",)
+
+
+@pytest.mark.parametrize("suite", ["vqav2", "textvqa"])
+def test_one_answer_alone_is_no_vote(folder: Path, suite: str) -> None:
+    rows = [{"image_id": 42, "image": "a1.jpg", "question": "Colour?", "multiple_choice_answer": "red"}]
+    with pytest.raises(DataError, match="row 1: 1 answer where several people's are counted"):
+        items(folder, suite, "q.json", rows)
+
+
 def test_vqav2_s_answers_may_be_a_file_of_their_own(folder: Path) -> None:
     rows = {"questions": [{"image_id": 42, "question_id": number, "question": "Colour?"} for number in (8, 9)]}
     answers = {"annotations": [{"question_id": number, "answers": [{"answer": str(number)}] * 10} for number in (9, 8)]}
