@@ -45,7 +45,9 @@ SIZES = {
 TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
 # Text and tower of each kind: what its published checkpoints have that others have not.
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "llama": ({"model_type": "llama"}, {}),
+    "llama; siglip: an odd grid, a rest of pixels": (
+        {"model_type": "llama"}, {"image_size": 58, "patch_size": 8},
+    ),
     "smollm, smollm2: llama, tied, heads in threes": (
         {"model_type": "llama", "tie_word_embeddings": True, "hidden_size": 96, "num_attention_heads": 3,
          "num_key_value_heads": 1},
@@ -56,11 +58,10 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "qwen2, qwen2.5: biases of q, k and v": ({"model_type": "qwen2", "tie_word_embeddings": True}, {}),
     "qwen3: norms of q and k": ({"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": True}, {}),
-    "minicpm: the llama that adopt folds it to": (
-        {"model_type": "llama", "tie_word_embeddings": True, "num_key_value_heads": 4, "rms_norm_eps": 7e-8}, {},
+    "minicpm: the llama that adopt folds it to; siglip 2 of fixed resolution: an even grid": (
+        {"model_type": "llama", "tie_word_embeddings": True, "num_key_value_heads": 4, "rms_norm_eps": 7e-8},
+        {"image_size": 64, "patch_size": 16},
     ),
-    "siglip: an odd grid, a rest of pixels": ({"model_type": "llama"}, {"image_size": 58, "patch_size": 8}),
-    "siglip 2 of fixed resolution: an even grid": ({"model_type": "llama"}, {"image_size": 64, "patch_size": 16}),
 }  # fmt: skip
 RULES = (
     Rule(modules="vision_tower.embeddings.*", weights="float"),
