@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.device.imaging.presets import imaging_preset
 from stages.export_npu import open_observer
 from stages.workshop.graph.graphs import model_shape
+from stages.workshop.graph.patch_embed import Normalization
 from stages.workshop.graph.random_weights import RandomWeights
 from stages.workshop.graph.rotary import rotary_tables
 from stages.workshop.model.presets import model_preset, preset_config
@@ -52,7 +54,9 @@ def measured(flags: argparse.Namespace, folder: Path) -> dict[str, object]:
     """What each binary took."""
     config = preset_config(flags.preset, text_layers=DECODER_LAYERS, vision_layers=VISION_BLOCKS)
     shape = model_shape(config, flags.capacity)
-    model = NpuModel(RandomWeights(tied=True), shape, 1, 128, flags.capacity)
+    imaging = imaging_preset(flags.preset)
+    pictures = Normalization(imaging.image_mean, imaging.image_std)
+    model = NpuModel(RandomWeights(tied=True), shape, pictures, 1, 128, flags.capacity)
     started = time.perf_counter()
     calibrated = random_ranges(model, config, folder)
     for _ in graphs.write_quantized(model, calibrated, folder):
@@ -99,8 +103,8 @@ def random_ranges(model: NpuModel, config: object, folder: Path) -> graphs.Calib
                 break
         opened = calibration.open_observers(Path(scratch), open_observer)
         observer = calibration.Observer(model, watched, opened, table, rotary, 3)
-        pixels = rng.uniform(-1, 1, (1, 3, side, side)).astype(np.float32)
-        prompt = calibration.Prompt([5] * 8 + [3] * tokens + list(range(4, 40)), pixels)
+        tiles = rng.integers(0, 256, (1, 3, side, side), dtype=np.uint8)
+        prompt = calibration.Prompt([5] * 8 + [3] * tokens + list(range(4, 40)), tiles)
         list(observer.read([prompt]))
         return observer.calibrated(None)
 

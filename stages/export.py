@@ -131,6 +131,7 @@ def run(config: ExportConfig, checkpoint: Path, out: Path, *, force: bool = Fals
     """
     from stages.workshop.graph.device_files import write_device_files
     from stages.workshop.graph.graphs import write_graphs
+    from stages.workshop.graph.patch_embed import Normalization
 
     prepared = _prepare(config, checkpoint)
     parents = (parent_of(checkpoint),)
@@ -141,7 +142,9 @@ def run(config: ExportConfig, checkpoint: Path, out: Path, *, force: bool = Fals
         return
     with create(out, spec, force=force) as draft:
         write_device_files(draft.path, prepared.device, prepared.options, checkpoint)
-        embedding = yield from write_graphs(prepared.weights, prepared.model, draft.path, prepared.options)
+        vision = prepared.device.vision
+        pictures = Normalization(vision.image_mean, vision.image_std)
+        embedding = yield from write_graphs(prepared.weights, prepared.model, draft.path, prepared.options, pictures)
         prepared.device.written(embedding).write(draft.path)
         if config.verify:
             draft.metrics["checks"] = yield from _verify(config, checkpoint, prepared, draft.path)

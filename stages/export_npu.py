@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from stages.artifacts.errors import BluelmError, DataError, ModelError, UsageError, raise_all
@@ -230,6 +231,7 @@ def _model(config: ExportNpuConfig, checkpoint: Path) -> tuple[NpuModel, DeviceP
     from stages.workshop.graph.checkpoint_weights import CheckpointWeights
     from stages.workshop.graph.device_files import device_config
     from stages.workshop.graph.graphs import GraphOptions, model_shape
+    from stages.workshop.graph.patch_embed import Normalization
     from stages.workshop.npu.graphs import NpuModel
     from stages.workshop.npu.sizes import context_sizes, shape_problems
 
@@ -244,7 +246,8 @@ def _model(config: ExportNpuConfig, checkpoint: Path) -> tuple[NpuModel, DeviceP
     kv_scales = weights.kv_scales(shape.decoder.layers)
     options = GraphOptions(max_context=capacity, kv_scales=kv_scales, batch=config.batch)
     device = device_config(name, model, read_imaging(checkpoint), read_prompt(checkpoint, model), options)
-    static = NpuModel(weights, shape, config.batch, min(config.chunk, capacity), capacity)
+    pictures = Normalization(device.vision.image_mean, device.vision.image_std)
+    static = NpuModel(weights, shape, pictures, config.batch, min(config.chunk, capacity), capacity)
     return static, device, context_sizes(weights, static), kv_scales
 
 
@@ -271,16 +274,20 @@ def _rows(corpus: Path | None, split: str, count: int) -> list[Question]:
 
 
 def _prompts(checkpoint: Path, rows: list[Question]) -> Iterator[Prompt]:
-    """Questions with their answers as the model reads them."""
-    from stages.device.imaging.loading import load_image
+    """Questions with their answers as the model reads them, the pictures cut as on a device."""
+    from stages.device.imaging.crop import padding_colour
+    from stages.device.imaging.cutting import cut_picture
     from stages.workshop.model.checkpoint import load_processor
     from stages.workshop.npu.calibration import Prompt
 
     processor = load_processor(checkpoint)
+    images = processor.image_processor
+    pad = padding_colour(images.image_mean)
     for row in rows:
-        turns = [user(row.text, len(row.pictures)), assistant(row.truth)]
-        sample = processor.encode_chat(turns, [load_image(path) for path in row.pictures])
-        yield Prompt(sample.input_ids, sample.pixel_values)
+        cut = [cut_picture(path, str(path), images.plan, pad, images.resample) for path in row.pictures]
+        turns = [user(row.text, len(cut)), assistant(row.truth)]
+        ids = processor.prompts.encode(turns, [one.tiling.tokens for one in cut]).ids
+        yield Prompt(ids, np.concatenate([one.tiles for one in cut]) if cut else None)
 
 
 def _compile(

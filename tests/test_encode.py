@@ -20,7 +20,7 @@ from stages.artifacts.folder import ArtifactSpec, create, open_artifact
 from stages.device.contract import names
 from stages.device.contract.device_config import read_device_config
 from stages.device.contract.feature_files import read_features, read_index, write_features
-from stages.device.imaging.crop import crop_tiles, normalize, padding_colour
+from stages.device.imaging.crop import crop_tiles, padding_colour
 from stages.device.imaging.loading import load_image
 from stages.device.runtime.encoder import ImageEncoder
 from stages.device.runtime.pictures import StoredFeatures
@@ -58,8 +58,7 @@ def expected(model: Path, path: Path, output: str) -> np.ndarray:
     first, second = (Graph(model / file, threads=1) for file in (names.PATCH_EMBED_FILE, names.VISION_FILE))
     rows = []
     for start in range(0, len(tiles), 4):
-        pixels = normalize(tiles[start : start + 4], vision.image_mean, vision.image_std)
-        embeds = first.run({names.PIXEL_VALUES: pixels}, [names.PATCH_EMBEDS])[0]
+        embeds = first.run({names.PIXEL_VALUES: tiles[start : start + 4]}, [names.PATCH_EMBEDS])[0]
         rows.append(second.run({names.PATCH_EMBEDS: embeds}, [output])[0])
     return np.concatenate(rows)
 

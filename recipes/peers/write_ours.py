@@ -59,6 +59,7 @@ def vit(folder: Path, layers: int) -> None:
     from stages.device.imaging.presets import imaging_preset
     from stages.workshop.graph.device_files import device_config, write_device_files
     from stages.workshop.graph.graphs import GraphOptions, write_graphs
+    from stages.workshop.graph.patch_embed import Normalization
 
     folder.mkdir(parents=True)
     config, model = vit_config(layers), vit_model(layers)
@@ -80,11 +81,12 @@ def vit(folder: Path, layers: int) -> None:
     options = GraphOptions(max_context=SMALL_CONTEXT)
     prompt = PromptSpec(image_token="<image>", image_token_id=config.image_token_id, eos_token_ids=())
     device = device_config(PRESET, config, imaging_preset(PRESET), prompt, options)
+    pictures = Normalization(device.vision.image_mean, device.vision.image_std)
     for activations in ("int8", "int16"):
         (folder / activations).mkdir()
         write_device_files(folder / activations, device, options, None)
         source = RoundedWeights(model.state_dict(), activations)
-        embedding = _result(write_graphs(source, config, folder / activations, options))
+        embedding = _result(write_graphs(source, config, folder / activations, options, pictures))
         device.written(embedding).write(folder / activations)
     model.load_state_dict({**model.state_dict(), **source.rounded})
     save_file(_vision_state(model), folder / "rounded.safetensors")

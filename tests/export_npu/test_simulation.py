@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from stages.device.contract import names
+from stages.device.contract.npu_config import read_npu_config
 from stages.device.contract.static_activations import Encoding, round_static, unround_static
+from stages.device.imaging.crop import normalize
 from stages.device.runtime.static_model import StaticModel, cpu_graphs
 from stages.export_npu import open_observer
 from stages.workshop.graph.checkpoint_weights import CheckpointWeights
@@ -156,10 +159,12 @@ def test_the_observing_graphs_compute_what_torch_computes(exported: Exported, qu
     assert isinstance(weights, CheckpointWeights)
     torch_model = checkpoint_reference(quantized, weights, None)
     rng, shape = np.random.default_rng(7), model.shape
-    pixels = rng.uniform(-1, 1, (model.tiles, 3, shape.vision.tile_size, shape.vision.tile_size)).astype(np.float32)
-    patches = open_observer(tmp_path / "patch_embed.onnx")({"pixel_values": pixels})["patch_embeds"]
+    tiles = rng.integers(0, 256, (model.tiles, 3, shape.vision.tile_size, shape.vision.tile_size), dtype=np.uint8)
+    values = tiles.astype(np.float32) / 255
+    patches = open_observer(tmp_path / "patch_embed.onnx")({"pixel_values": values})["patch_embeds"]
     # The convolution's weights are float in torch; here they are rounded to INT8.
-    assert relative(patches, torch_model.patch_embeds(pixels)) < 1e-2
+    expected = torch_model.patch_embeds(normalize(tiles, *model.pictures))
+    assert relative(patches, expected) < 1e-2
     features = open_observer(tmp_path / "vision.onnx")({"patch_embeds": patches})["image_features"]
     assert relative(features, torch_model.vision(patches)[0]) < 1e-5
     embeds = torch_model.embeddings(rng.integers(4, shape.decoder.vocab, (1, model.chunk)))
@@ -178,6 +183,19 @@ def test_the_observing_graphs_compute_what_torch_computes(exported: Exported, qu
     head = open_observer(tmp_path / "head.onnx")
     logits = np.concatenate([head({"hidden": hidden[:, [place]]})["logits"][0] for place in range(model.chunk)])
     assert relative(logits, torch_model.logits(embeds)) < 1e-4
+
+
+def test_the_patch_embedding_takes_bytes(exported: Exported, corpus: Path, tmp_path: Path) -> None:
+    """A picture that was calibrated with, as it was cut: the observing form of it in 0…1 to 16 bits."""
+    list(graphs.write_observers(exported.model, tmp_path))
+    with Image.open(corpus / "images" / "0.png") as picture:
+        tiles = np.stack([np.asarray(picture).transpose(2, 0, 1)] * exported.model.tiles)
+    expected = open_observer(tmp_path / "patch_embed.onnx")({"pixel_values": tiles.astype(np.float32) / 255})
+    port = read_npu_config(exported.folder).graphs["patch_embed"].outputs["patch_embeds"]
+    stored = cpu_graphs(exported.folder, 1)("patch_embed", {"pixel_values": tiles})["patch_embeds"]
+    found = unround_static(stored, port.encoding)
+    # Rounded after the convolution and after the positions, and the tables' own rounding.
+    np.testing.assert_allclose(found, expected["patch_embeds"], rtol=0, atol=4 * port.scale)
 
 
 def test_prompts_of_any_length_are_read_in_chunks(exported: Exported) -> None:

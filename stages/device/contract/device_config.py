@@ -23,7 +23,8 @@ class _Strict(BaseModel):
 class VisionSpec(_Strict):
     """The vision graphs: what they take and give.
 
-    `resample` is Pillow's name of the filter; mean and std are per RGB channel, applied after dividing by 255.
+    `resample` is Pillow's name of the filter; mean and std are per RGB channel, applied after dividing by 255: by
+    patch_embed.onnx where `pixels` is uint8, by who feeds it where it is float32 (exports older than the field).
     """
 
     tile_size: int
@@ -33,6 +34,7 @@ class VisionSpec(_Strict):
     vision_width: int
     image_mean: tuple[float, float, float]
     image_std: tuple[float, float, float]
+    pixels: Literal["uint8", "float32"] = Field(default="float32", description="what patch_embed.onnx takes")
     resample: Literal["bicubic", "bilinear", "lanczos", "nearest"] = "bicubic"
     max_batch: int | None = Field(default=None, description="fixed tiles per batch, or None for any")
 

@@ -18,7 +18,7 @@ KV_SCALES_FILE = "kv_scales.json"
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
-# patch_embed.onnx: pixel_values [tiles, 3, S, S] float32 (normalized) -> patch_embeds [tiles, patches, C]
+# patch_embed.onnx: pixel_values [tiles, 3, S, S] (`VisionSpec.pixels`) -> patch_embeds [tiles, patches, C]
 PIXEL_VALUES = "pixel_values"
 PATCH_EMBEDS = "patch_embeds"
 

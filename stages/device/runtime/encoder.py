@@ -3,8 +3,8 @@
     patch thread   | embed 0 | embed 1 |         | embed 2 |
     main thread              | blocks 0         | blocks 1         | blocks 2 |          (Sec. 3.2, Fig. 5)
 
-Cropping and normalizing a picture's tiles happen in the patch thread too. Both modes run the same graphs over the same
-batches, so pipelined and sequential results are identical.
+Cutting a picture into tiles happens in the patch thread too. Both modes run the same graphs over the same batches, so
+pipelined and sequential results are identical.
 
 Shapes: B tiles of a batch, S tile side, P patches, C vision width, t tokens per tile, H LLM width.
 """
@@ -32,9 +32,9 @@ from stages.device.contract.names import (
     VISION_FILE,
     VIT_FEATURES,
 )
-from stages.device.imaging.crop import normalize
 from stages.device.runtime.batches import Batch, batches
 from stages.device.runtime.memory import trim_heap
+from stages.device.runtime.pixels import graph_pixels
 from stages.device.runtime.session_cache import SessionCache
 from stages.device.runtime.sessions import Graph, Port, check_finite
 from stages.device.runtime.timeline import Timeline
@@ -43,6 +43,8 @@ from stages.device.runtime.timeline import Timeline
 DEFAULT_BATCH = 1
 Tiles = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+# onnxruntime's names of what the patch embedding may take.
+_PIXELS = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,12 @@ class ImageEncoder:
         spec = self.config.vision
 
         def prepare() -> tuple[Batch, Floats] | None:
-            """Draws, normalizes and embeds the next batch: [B, P, C]."""
+            """Draws and embeds the next batch: [B, P, C]."""
             batch = next(upcoming, None)
             if batch is None:
                 return None
             with timeline.span("patch", batch.number, len(batch.tiles)):
-                pixels = self._filled(normalize(batch.tiles, spec.image_mean, spec.image_std))  # [B, 3, S, S]
+                pixels = graph_pixels(batch.tiles, spec, spec.max_batch)  # [B, 3, S, S]
                 return batch, graphs.patch_embed.run({PIXEL_VALUES: pixels}, [PATCH_EMBEDS])[0]
 
         for batch, embeds in _ahead(prepare) if self.pipeline else iter(prepare, None):
@@ -170,13 +172,6 @@ class ImageEncoder:
             with timeline.span("blocks", batch.number, len(batch.tiles)):
                 values = graphs.vision.run({PATCH_EMBEDS: embeds}, [output])[0]
             yield batch, values[: len(batch.tiles)]
-
-    def _filled(self, pixels: Floats) -> Floats:
-        """Fills a batch up where the graphs want a fixed number of tiles."""
-        fixed = self.config.vision.max_batch
-        if fixed is None or len(pixels) == fixed:
-            return pixels
-        return np.concatenate([pixels, np.zeros((fixed - len(pixels), *pixels.shape[1:]), np.float32)])
 
     def _ready(self, output: FeatureKey = "image_features") -> _Graphs:
         with self._lock:
@@ -211,7 +206,7 @@ def _checked(graphs: _Graphs, config: DeviceConfig) -> _Graphs:
     batch = vision.max_batch
     patches = Port("tensor(float)", (batch, vision.patches_per_tile, vision.vision_width))
     graphs.patch_embed.check(
-        {PIXEL_VALUES: Port("tensor(float)", (batch, 3, side, side))},
+        {PIXEL_VALUES: Port(_PIXELS[vision.pixels], (batch, 3, side, side))},
         {PATCH_EMBEDS: patches},
     )
     features = Port("tensor(float)", (batch, vision.tokens_per_tile, config.decoder.hidden_size))

@@ -19,8 +19,8 @@ from stages.artifacts.errors import UsageError
 from stages.device.contract import names
 from stages.device.contract.npu_config import ROTARY_FILE, GraphName, NpuConfig, read_npu_config
 from stages.device.contract.static_activations import round_static, unround_static
-from stages.device.imaging.crop import normalize
 from stages.device.runtime.embedder import Embedder
+from stages.device.runtime.pixels import graph_pixels
 
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
@@ -51,9 +51,10 @@ class StaticModel:
         spec = config.vision
         for start in range(0, len(tiles), config.tiles):
             part = tiles[start : start + config.tiles]
-            pixels = normalize(part, spec.image_mean, spec.image_std)
-            pixels = np.concatenate([pixels, np.zeros((config.tiles - len(part), *pixels.shape[1:]), np.float32)])
-            patches = self._run("patch_embed", self._stored("patch_embed", {names.PIXEL_VALUES: pixels}))
+            feeds: Mapping[str, NDArray[Any]] = {names.PIXEL_VALUES: graph_pixels(part, spec, config.tiles)}
+            if spec.pixels == "float32":
+                feeds = self._stored("patch_embed", feeds)
+            patches = self._run("patch_embed", feeds)
             features = self._run("vision", {names.PATCH_EMBEDS: patches[names.PATCH_EMBEDS]})[names.IMAGE_FEATURES]
             rows.append(
                 unround_static(features, config.graphs["vision"].outputs[names.IMAGE_FEATURES].encoding)[: len(part)]

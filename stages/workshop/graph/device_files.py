@@ -41,6 +41,7 @@ def device_config(
             vision_width=vision.width,
             image_mean=imaging.image_mean,
             image_std=imaging.image_std,
+            pixels="uint8",
             resample=imaging.resample,
             max_batch=options.batch,
         ),

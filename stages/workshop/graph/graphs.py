@@ -23,7 +23,7 @@ from stages.workshop.graph.decoder import DecoderEmitter, DecoderOptions
 from stages.workshop.graph.decoder_shape import DecoderShape, decoder_shape
 from stages.workshop.graph.embedding import emit_embedding
 from stages.workshop.graph.emitter import Dim, GraphEmitter
-from stages.workshop.graph.patch_embed import emit_patch_embed
+from stages.workshop.graph.patch_embed import Normalization, emit_patch_embed
 from stages.workshop.graph.prefill import write_prefill
 from stages.workshop.graph.rotary import rotary_tables
 from stages.workshop.graph.text_graph import write_text_graph
@@ -101,11 +101,18 @@ def model_shape(config: BlueLMVConfig, max_context: int) -> ModelShape:
 
 
 def write_graphs(
-    weights: WeightSource, config: BlueLMVConfig, out: Path, options: GraphOptions
+    weights: WeightSource, config: BlueLMVConfig, out: Path, options: GraphOptions, pictures: Normalization
 ) -> Generator[Progress, None, EmbeddingSpec]:
     """Writes patch_embed, vision, embedding and decoder.onnx with their weights, what compact prefill needs, text.onnx.
 
     Memory stays near the largest weight. The same weights and options give the same bytes.
+
+    Args:
+        weights: where they come from.
+        config: the model's configuration.
+        out: the folder, which must exist.
+        options: context, cache, batch, forms.
+        pictures: how the tower's pictures are normalized.
 
     Yields:
         Progress, one unit per layer or small graph.
@@ -121,7 +128,7 @@ def write_graphs(
     tiles: Dim = options.batch or "tiles"
     total = shape.vision.layers + shape.decoder.layers + 2
     with GraphEmitter(out, names.PATCH_EMBED_FILE, "/vision/embeddings") as emitter:
-        emit_patch_embed(emitter, weights, shape.vision, tiles)
+        emit_patch_embed(emitter, weights, shape.vision, tiles, pictures)
         emitter.save()
     yield Progress("writing graphs", 1, total, "part")
     with GraphEmitter(out, names.VISION_FILE, "/vision") as emitter:

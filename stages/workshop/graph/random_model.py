@@ -15,6 +15,7 @@ from stages.device.contract.names import CHAT_TEMPLATE_FILE, TOKENIZER_FILE
 from stages.device.imaging.presets import ImagingPreset, imaging_preset
 from stages.workshop.graph.device_files import device_config, write_device_files
 from stages.workshop.graph.graphs import GraphOptions, write_graphs
+from stages.workshop.graph.patch_embed import Normalization
 from stages.workshop.graph.random_weights import PAPER_RULES, RandomWeights
 from stages.workshop.quant.activation_policy import FIXED_POLICIES, Policy
 from stages.workshop.quant.policy import Rule
@@ -75,5 +76,6 @@ def write_random_model(
         shutil.copyfile(tokenizer / file, out / file)
     tied = bool(text.tie_word_embeddings)
     weights = RandomWeights(rules, seed, activations=FIXED_POLICIES[policy], tied=tied)
-    embedding = yield from write_graphs(weights, config, out, options)
+    pictures = Normalization(device.vision.image_mean, device.vision.image_std)
+    embedding = yield from write_graphs(weights, config, out, options, pictures)
     device.written(embedding).write(out)

@@ -30,7 +30,7 @@ class Reference(Protocol):
     """What each graph should compute."""
 
     def patch_embeds(self, pixels: Floats) -> Floats:
-        """[T, 3, S, S] → [T, P, C]."""
+        """Normalized pixels [T, 3, S, S] → [T, P, C]."""
         ...
 
     def vision(self, patches: Floats) -> tuple[Floats, Floats]:

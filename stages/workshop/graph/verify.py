@@ -23,6 +23,7 @@ from stages.artifacts.errors import BluelmError, ModelError
 from stages.device.contract import names
 from stages.device.contract.device_config import DevicePlan
 from stages.device.contract.prefill_layout import PREFILL_FILE
+from stages.device.imaging.crop import normalize
 from stages.workshop.graph.linear import Floats
 from stages.workshop.graph.reference import Reference
 from stages.workshop.graph.twin import ExactTwins
@@ -136,7 +137,7 @@ def beyond(check: GraphCheck, tolerance: float) -> BluelmError | None:
 class _Inputs:
     """What the graphs are run on."""
 
-    pixels: Floats  # [T, 3, S, S]
+    pixels: NDArray[np.uint8]  # [T, 3, S, S]
     patches: Floats  # [T, P, C]
     ids: NDArray[np.int64]  # [1, L]
     text: Floats  # [1, L, H]
@@ -147,8 +148,8 @@ def _inputs(device: DevicePlan, reference: Reference) -> _Inputs:
     rng = np.random.default_rng(0)
     vision = device.vision
     tiles, side = vision.max_batch or TILES, vision.tile_size
-    pixels = rng.uniform(-1, 1, (tiles, 3, side, side)).astype(np.float32)
-    patches = reference.patch_embeds(pixels)
+    pixels = rng.integers(0, 256, (tiles, 3, side, side), dtype=np.uint8)
+    patches = reference.patch_embeds(normalize(pixels, vision.image_mean, vision.image_std))
     features, _ = reference.vision(patches)
     ids = rng.integers(0, device.decoder.vocab_size, (1, TEXT_TOKENS))
     text = reference.embeddings(ids)

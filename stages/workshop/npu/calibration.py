@@ -17,11 +17,12 @@ from stages.artifacts.errors import DataError
 from stages.device.contract import int8_kv, names
 from stages.device.contract.kv_scales import KvScales
 from stages.device.contract.npu_config import GraphName
-from stages.device.contract.static_activations import Encoding, StoredType, encoding_of, symmetric
+from stages.device.contract.static_activations import Encoding, StoredType, encoding_of, symmetric, unround_static
 from stages.workshop.graph.linear import Floats
 from stages.workshop.npu.decoder import COS, HIDDEN, MASK, SIN
 from stages.workshop.npu.graphs import Calibrated, NpuModel, file_of
 from stages.workshop.npu.values import HIGHS, LOWS
+from stages.workshop.npu.vision import BYTES
 
 Arrays = dict[str, NDArray[Any]]
 OpenGraph = Callable[[Path], Callable[[Mapping[str, Any]], Arrays]]
@@ -35,10 +36,10 @@ HEAD_POSITIONS = 16
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model reads: ids [L] with slots expanded, and the pixels [n, 3, S, S] of its tiles, or None."""
+    """What a model reads: ids [L] with slots expanded, and its tiles uint8 [n, 3, S, S], or None."""
 
     ids: list[int]
-    pixels: Floats | None
+    tiles: NDArray[np.uint8] | None
 
 
 @dataclass
@@ -72,8 +73,8 @@ class Observer:
         count = 0
         for count, prompt in enumerate(prompts, start=1):
             embeds = self.embeddings[prompt.ids]
-            if prompt.pixels is not None:
-                embeds[np.asarray(prompt.ids) == self.image_token] = self._features(prompt.pixels)
+            if prompt.tiles is not None:
+                embeds[np.asarray(prompt.ids) == self.image_token] = self._features(prompt.tiles)
             self._decode(embeds)
             yield count
         if not count:
@@ -102,16 +103,16 @@ class Observer:
 
         return KvScales.of(scales("key"), scales("value"))
 
-    def _features(self, pixels: Floats) -> Floats:
+    def _features(self, tiles: NDArray[np.uint8]) -> Floats:
         """[n, 3, S, S] → [n · tokens, H]."""
-        rows, tiles = [], self.model.tiles
-        for start in range(0, len(pixels), tiles):
-            part = pixels[start : start + tiles]
+        rows, count = [], self.model.tiles
+        for start in range(0, len(tiles), count):
+            part = tiles[start : start + count]
             # The last tile again, not zeros: a blank tile would widen ranges for nothing.
-            part = part[np.minimum(np.arange(tiles), len(part) - 1)]
-            patches = self._seen("patch_embed", {names.PIXEL_VALUES: part})[names.PATCH_EMBEDS]
+            pixels = unround_static(part[np.minimum(np.arange(count), len(part) - 1)], BYTES)
+            patches = self._seen("patch_embed", {names.PIXEL_VALUES: pixels})[names.PATCH_EMBEDS]
             features = self._seen("vision", {names.PATCH_EMBEDS: patches})[names.IMAGE_FEATURES]
-            rows.append(features[: len(pixels) - start])
+            rows.append(features[: len(tiles) - start])
         return np.concatenate(rows).reshape(-1, self.model.shape.decoder.hidden)
 
     def _decode(self, embeds: Floats) -> None:

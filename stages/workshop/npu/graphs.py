@@ -14,6 +14,7 @@ from stages.device.contract.npu_config import GraphName, GraphSpec
 from stages.device.contract.static_activations import Encoding, StoredType
 from stages.workshop.graph.emitter import GraphEmitter
 from stages.workshop.graph.graphs import ModelShape
+from stages.workshop.graph.patch_embed import Normalization
 from stages.workshop.graph.weight_source import WeightSource
 from stages.workshop.npu.decoder import HIDDEN, StaticDecoder, StaticSizes, emit_head, mask_encoding
 from stages.workshop.npu.values import Encodings, NpuGraph
@@ -35,10 +36,13 @@ OBSERVED: tuple[GraphName, ...] = ("patch_embed", "vision", "prefill", "head")
 
 @dataclass(frozen=True)
 class NpuModel:
-    """What is exported: weights, shape, tiles of a vision call, tokens of a chunk, positions of the cache."""
+    """What is exported: weights, shape, how pictures are normalized, tiles of a vision call, tokens of a chunk,
+    positions of the cache.
+    """
 
     weights: WeightSource
     shape: ModelShape
+    pictures: Normalization
     tiles: int
     chunk: int
     capacity: int
@@ -104,7 +108,7 @@ def _emit(
     shape = model.shape
     match graph:
         case "patch_embed":
-            emit_patch_embed(nodes, model.weights, shape.vision, model.tiles)
+            emit_patch_embed(nodes, model.weights, shape.vision, model.tiles, model.pictures)
         case "vision":
             for _ in StaticVision(nodes, model.weights, shape.vision, model.tiles, given).emit():
                 pass

@@ -2,7 +2,7 @@
 
 Axes: T tiles of a call, S tile side, s patches per side, P = s·s, C tower width, D head size, k image tokens per side.
 
-    pixel_values [T,3,S,S] ─ patch_embed.onnx ─ patch_embeds [T,P,C] ─ vision.onnx ─ image_features [T,k·k,H]
+    pixel_values uint8 [T,3,S,S] ─ patch_embed.onnx ─ patch_embeds [T,P,C] ─ vision.onnx ─ image_features [T,k·k,H]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.device.contract import int8_channels, names
 from stages.device.contract.static_activations import Encoding
-from stages.workshop.graph.patch_embed import SOURCE
+from stages.workshop.graph.patch_embed import SOURCE, WHITE, Normalization, folded_bias, folded_weight
 from stages.workshop.graph.vision import CONNECTOR, CONNECTOR_EPSILON, TOWER
 from stages.workshop.graph.vision_shape import VisionShape
 from stages.workshop.graph.weight_source import WeightSource
@@ -21,16 +21,26 @@ from stages.workshop.npu.decoder import SHARE
 from stages.workshop.npu.values import NpuGraph
 
 QUICK_GELU = 1.702
+# A byte x stands for x/255: the graph takes tiles as they were cut. Products take 16 bits; the numbers are the same.
+BYTES = Encoding(float(np.float32(1 / WHITE)), 0, "uint8")
+WIDE_BYTES = BYTES._replace(dtype="uint16")
 
 
-def emit_patch_embed(graph: NpuGraph, weights: WeightSource, shape: VisionShape, tiles: int) -> None:
-    """pixel_values ─ Conv, INT8 per channel ─ rows of patches ─ + positions ─ patch_embeds."""
+def emit_patch_embed(
+    graph: NpuGraph, weights: WeightSource, shape: VisionShape, tiles: int, normalization: Normalization
+) -> None:
+    """pixel_values ─ 16 bits ─ Conv, INT8 per channel, normalizes too ─ rows of patches ─ + positions ─ patch_embeds.
+
+    The observing form takes values in 0…1.
+    """
     side, kernel = shape.tile_size, [shape.patch_size, shape.patch_size]
     emitter = graph.emitter
-    pixels = graph.input(names.PIXEL_VALUES, [tiles, 3, side, side])
-    weight = weights.tensor(f"{SOURCE}.patch_embedding.weight", (shape.width, 3, *kernel))
-    offset = weights.tensor(f"{SOURCE}.patch_embedding.bias", (shape.width,))
+    pixels = graph.input(names.PIXEL_VALUES, [tiles, 3, side, side], BYTES)
+    pixels = graph.rounded(pixels, "pixels", WIDE_BYTES)
+    weight = folded_weight(weights, shape, normalization).astype(np.float32)
     stored = int8_channels.quantize(weight.reshape(shape.width, -1))
+    rounded = int8_channels.dequantize(stored).astype(np.float64).reshape(weight.shape)
+    offset = folded_bias(weights, shape, normalization, rounded)
     parts = [
         emitter.weight("patch_embedding.qweight", stored.values.reshape(weight.shape)),
         emitter.weight("patch_embedding.scales", stored.scales),

@@ -25,6 +25,7 @@ HIDDEN, HEADS, KV_HEADS, HEAD_DIM, LAYERS, CONTEXT = 32, 2, 1, 16, 2, 512
 SIDE, PATCH, WIDTH, TOKENS = 16, 4, 24, 4
 PATCHES = (SIDE // PATCH) ** 2
 TABLE_FILE = "table.data"
+MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)
 IMAGE, START, END = "<image>", "<|im_start|>", "<|im_end|>"
 
 
@@ -56,12 +57,21 @@ def normal(rng: np.random.Generator, *shape: int, scale: float) -> np.ndarray:
     return (rng.normal(size=shape) * scale).astype(np.float32)
 
 
-def write_vision(folder: Path, rng: np.random.Generator, batch: Any) -> None:
+def write_vision(folder: Path, rng: np.random.Generator, batch: Any, pixels: str) -> None:
     kernel = normal(rng, WIDTH, 3, PATCH, PATCH, scale=0.2)
-    nodes = [
-        helper.make_node(
-            "Conv", [names.PIXEL_VALUES, "kernel"], ["grid"], kernel_shape=[PATCH, PATCH], strides=[PATCH, PATCH]
-        ),
+    weights = {"kernel": kernel, "flat": np.array([0, WIDTH, PATCHES])}
+    nodes, values = [], names.PIXEL_VALUES
+    if pixels == "uint8":
+        values = "normalized"
+        mean, std = (np.array(part, np.float32).reshape(3, 1, 1) for part in (MEAN, STD))
+        weights |= {"factor": 1 / (255 * std), "shift": mean / std}
+        nodes = [
+            helper.make_node("Cast", [names.PIXEL_VALUES], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "factor"], ["scaled"]),
+            helper.make_node("Sub", ["scaled", "shift"], [values]),
+        ]
+    nodes += [
+        helper.make_node("Conv", [values, "kernel"], ["grid"], kernel_shape=[PATCH, PATCH], strides=[PATCH, PATCH]),
         helper.make_node("Reshape", ["grid", "flat"], ["channels"]),
         helper.make_node("Transpose", ["channels"], [names.PATCH_EMBEDS], perm=[0, 2, 1]),
     ]
@@ -69,9 +79,15 @@ def write_vision(folder: Path, rng: np.random.Generator, batch: Any) -> None:
         folder,
         names.PATCH_EMBED_FILE,
         nodes,
-        [tensor(names.PIXEL_VALUES, [batch, 3, SIDE, SIDE])],
+        [
+            tensor(
+                names.PIXEL_VALUES,
+                [batch, 3, SIDE, SIDE],
+                TensorProto.UINT8 if pixels == "uint8" else TensorProto.FLOAT,
+            )
+        ],
         [tensor(names.PATCH_EMBEDS, [batch, PATCHES, WIDTH])],
-        {"kernel": kernel, "flat": np.array([0, WIDTH, PATCHES])},
+        weights,
     )
     nodes = [
         helper.make_node("MatMul", [names.PATCH_EMBEDS, "block"], ["mixed"]),
@@ -162,7 +178,9 @@ def write_decoder(folder: Path, rng: np.random.Generator, vocab: int, kv: str, d
     save(folder, names.DECODER_FILE, nodes, inputs, outputs, weights)
 
 
-def device_config(vocab: int, kv: str, batch: int | None, stop: int, embedding: EmbeddingSpec) -> DeviceConfig:
+def device_config(
+    vocab: int, kv: str, batch: int | None, stop: int, embedding: EmbeddingSpec, pixels: str
+) -> DeviceConfig:
     return DeviceConfig(
         name="handmade",
         vision=VisionSpec(
@@ -171,8 +189,9 @@ def device_config(vocab: int, kv: str, batch: int | None, stop: int, embedding: 
             patches_per_tile=PATCHES,
             tokens_per_tile=TOKENS,
             vision_width=WIDTH,
-            image_mean=(0.5, 0.4, 0.3),
-            image_std=(0.5, 0.25, 0.2),
+            image_mean=MEAN,
+            image_std=STD,
+            pixels=pixels,  # type: ignore[arg-type]
             max_batch=batch,
         ),
         tiling=TilingSpec(max_cols=3, max_rows=3, tile_size=SIDE, tokens_per_tile=TOKENS),
@@ -193,24 +212,26 @@ def device_config(vocab: int, kv: str, batch: int | None, stop: int, embedding: 
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes an exported model: `make_model(kv="int8", batch=None, seed=0, damage=0.0)`; the same one is made once."""
+    """Writes an exported model: `make_model(kv="int8", batch=None, pixels="uint8")`; the same one is made once."""
     from stages.artifacts.folder import ArtifactSpec, create
     from stages.device.prompt.template import default_template
 
     made: dict[tuple[Any, ...], Path] = {}
 
-    def make(kv: str = "float32", batch: int | None = None, seed: int = 0, damage: float = 0.0) -> Path:
-        key = (kv, batch, seed, damage)
+    def make(
+        kv: str = "float32", batch: int | None = None, seed: int = 0, damage: float = 0.0, pixels: str = "float32"
+    ) -> Path:
+        key = (kv, batch, seed, damage, pixels)
         if key not in made:
             rng = np.random.default_rng(seed)
             out = tmp_path_factory.mktemp("handmade") / "model"
             with create(out, ArtifactSpec("onnx", "export", {"kv": kv, "batch": batch}, seed)) as draft:
                 vocab = write_tokenizer(draft.path)
-                write_vision(draft.path, rng, batch or "tiles")
+                write_vision(draft.path, rng, batch or "tiles", pixels)
                 embedding = write_embedding(draft.path, normal(rng, vocab, HIDDEN, scale=1.0))
                 write_decoder(draft.path, rng, vocab, kv, damage)
                 (draft.path / names.CHAT_TEMPLATE_FILE).write_text(default_template(), encoding="utf-8")
-                device_config(vocab, kv, batch, 257, embedding).write(draft.path)
+                device_config(vocab, kv, batch, 257, embedding, pixels).write(draft.path)
             made[key] = out
         return made[key]
 

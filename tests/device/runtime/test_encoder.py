@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,27 @@ def reference(folder: Path, tiles: np.ndarray) -> np.ndarray:
     patches = pixels.reshape(-1, 3, 4, 4, 4, 4).transpose(0, 2, 4, 1, 3, 5).reshape(-1, 16, 48)
     mixed = np.tanh(patches @ kernel.reshape(24, 48).T @ vision["block"])
     return mixed.reshape(-1, 4, 96) @ vision["connect"]
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_graph_that_normalizes_is_given_the_bytes(make_model: Callable[..., Path], batch: int | None) -> None:
+    """An older export takes normalized floats; both give the same features."""
+    pictures = pictures_of(5, 1)
+    older, newer = (make_model(batch=batch, pixels=pixels) for pixels in ("float32", "uint8"))
+    assert read_device_config(newer).vision.pixels == "uint8"
+    for one, other, tiles in zip(
+        encoder_of(older).encode(pictures), encoder_of(newer).encode(pictures), pictures, strict=True
+    ):
+        np.testing.assert_allclose(other.values, one.values, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(other.values, reference(newer, tiles), rtol=0, atol=1e-5)
+
+
+def test_an_export_that_says_nothing_takes_floats(make_model: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_model()
+    config = json.loads((folder / names.DEVICE_CONFIG_FILE).read_text())
+    del config["vision"]["pixels"]
+    (tmp_path / names.DEVICE_CONFIG_FILE).write_text(json.dumps(config))
+    assert read_device_config(tmp_path) == read_device_config(folder)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 9, 100])

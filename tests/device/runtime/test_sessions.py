@@ -61,6 +61,7 @@ def test_a_truncated_graph_is_named(copy: Path, file: str) -> None:
 
 
 TAMPERED: dict[str, tuple[str, Any, str]] = {
+    "vision.pixels": ("patch_embed.onnx", "uint8", r"input pixel_values is tensor\(float\), not tensor\(uint8\)"),
     "vision.tile_size": ("patch_embed.onnx", 32, "input pixel_values has 16 at axis 2, where 32"),
     "vision.patches_per_tile": ("patch_embed.onnx", 9, "output patch_embeds has 16 at axis 1, where 9"),
     "vision.vision_width": ("patch_embed.onnx", 25, "output patch_embeds has 24 at axis 2, where 25"),

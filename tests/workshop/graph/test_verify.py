@@ -16,6 +16,7 @@ from stages.device.imaging.presets import ImagingPreset
 from stages.device.imaging.spec import TilingSpec
 from stages.workshop.graph.device_files import device_config
 from stages.workshop.graph.graphs import GraphOptions, write_graphs
+from stages.workshop.graph.patch_embed import Normalization
 from stages.workshop.graph.reference import TorchReference
 from stages.workshop.graph.twin import ExactTwins
 from stages.workshop.graph.verify import GraphCheck, beyond, verify_graphs
@@ -36,9 +37,10 @@ def exported(
         weights = torch_weights(model, form, activations=activations)
         scales = KvScales.of((0.03, 0.03), (0.02, 0.02)) if kv else None
         options = GraphOptions(max_context=128, kv_scales=scales, batch=batch)
-        list(write_graphs(weights, model.config, tmp_path, options))
+        imaging = ImagingPreset(TilingSpec(tile_size=28, tokens_per_tile=16), 4, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+        pictures = Normalization(imaging.image_mean, imaging.image_std)
+        list(write_graphs(weights, model.config, tmp_path, options, pictures))
         weights.apply()
-        imaging = ImagingPreset(TilingSpec(tile_size=28, tokens_per_tile=16), patch_size=4)
         prompt = PromptSpec(image_token="<image>", image_token_id=3, eos_token_ids=(2,))
         device = device_config("tiny", model.config, imaging, prompt, options)
         return device, TorchReference(model, scales), ExactTwins(weights, model.config, options)

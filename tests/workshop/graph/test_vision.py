@@ -16,10 +16,11 @@ from stages.artifacts.errors import ModelError
 from stages.device.contract import names
 from stages.workshop.graph import vision
 from stages.workshop.graph.emitter import GraphEmitter
-from stages.workshop.graph.patch_embed import emit_patch_embed
+from stages.workshop.graph.patch_embed import Normalization, emit_patch_embed
 from stages.workshop.graph.vision import VisionEmitter, attention_form
 from stages.workshop.graph.vision_shape import vision_shape
 
+HALVES = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KINDS: dict[str, dict[str, Any]] = {
     "odd grid": {},
     "even grid": {"vision": {"image_size": 24}},
@@ -42,10 +43,16 @@ KINDS: dict[str, dict[str, Any]] = {
 def export_vision(tmp_path: Path, torch_weights: Any) -> Callable[..., Path]:
     """Writes both graphs; afterwards the model has the weights that their form keeps."""
 
-    def export(model: Any, form: str = "float", batch: int | str = "tiles", activations: str = "float") -> Path:
+    def export(
+        model: Any,
+        form: str = "float",
+        batch: int | str = "tiles",
+        activations: str = "float",
+        pictures: Normalization = HALVES,
+    ) -> Path:
         weights, shape = torch_weights(model, form, activations=activations), vision_shape(model.config)
         with GraphEmitter(tmp_path, names.PATCH_EMBED_FILE, "/vision/embeddings") as emitter:
-            emit_patch_embed(emitter, weights, shape, batch)
+            emit_patch_embed(emitter, weights, shape, batch, pictures)
             emitter.save()
         with GraphEmitter(tmp_path, names.VISION_FILE, "/vision") as emitter:
             list(VisionEmitter(emitter, weights, shape).emit(batch))
@@ -56,9 +63,15 @@ def export_vision(tmp_path: Path, torch_weights: Any) -> Callable[..., Path]:
     return export
 
 
-def pixels_of(model: Any, tiles: int) -> torch.Tensor:
+def tiles_of(model: Any, tiles: int) -> np.ndarray:
     side = model.config.tile_size
-    return torch.rand(tiles, 3, side, side, generator=torch.Generator().manual_seed(tiles)) * 2 - 1
+    return np.random.default_rng(tiles).integers(0, 256, (tiles, 3, side, side), dtype=np.uint8)
+
+
+def pixels_of(tiles: np.ndarray, pictures: Normalization = HALVES) -> torch.Tensor:
+    """The same by torch, in float64."""
+    mean, std = (torch.tensor(part, dtype=torch.float64)[:, None, None] for part in pictures)
+    return ((torch.from_numpy(tiles).double() / 255 - mean) / std).float()
 
 
 def error(found: np.ndarray, expected: torch.Tensor) -> float:
@@ -71,16 +84,40 @@ def error(found: np.ndarray, expected: torch.Tensor) -> float:
 def test_graphs_equal_torch(kind: str, form: str, tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
     model = tiny_model(**KINDS[kind])
     folder = export_vision(model, form)
-    pixels = pixels_of(model, 3)
+    tiles = tiles_of(model, 3)
+    pixels = pixels_of(tiles)
     with torch.no_grad():
         patches = model.embed_patches(pixels)
         features = model.encode_patches(patches)
         tokens = model.get_image_features(pixels)
-    embedded = open_graph(folder / names.PATCH_EMBED_FILE)({names.PIXEL_VALUES: pixels.numpy()})[names.PATCH_EMBEDS]
+    embedded = open_graph(folder / names.PATCH_EMBED_FILE)({names.PIXEL_VALUES: tiles})[names.PATCH_EMBEDS]
     assert error(embedded, patches) < 2e-6
     outputs = open_graph(folder / names.VISION_FILE)({names.PATCH_EMBEDS: embedded})
     assert error(outputs[names.VIT_FEATURES], features) < 5e-6
     assert error(outputs[names.IMAGE_FEATURES], tokens) < 5e-6
+
+
+@pytest.mark.parametrize("size", [28, 30])
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        HALVES,
+        Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+        Normalization((0.0, 0.1, 0.9), (1.0, 0.05, 0.3)),
+    ],
+)
+def test_the_normalization_is_in_the_weights(
+    pictures: Normalization, size: int, tiny_model: Any, export_vision: Any, open_graph: Any
+) -> None:
+    """Every value, not only their norm; also where the channels differ, and where a rest of the tile is unseen."""
+    model = tiny_model(vision={"image_size": size})
+    run = open_graph(export_vision(model, pictures=pictures) / names.PATCH_EMBED_FILE)
+    white = np.full((1, 3, size, size), 255, np.uint8)
+    for tiles in (tiles_of(model, 3), white, np.zeros_like(white)):
+        with torch.no_grad():
+            expected = model.embed_patches(pixels_of(tiles, pictures)).numpy()
+        found = run({names.PIXEL_VALUES: tiles})[names.PATCH_EMBEDS]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * float(np.abs(expected).max()))
 
 
 def test_a_tile_does_not_see_the_others(tiny_model: Any, export_vision: Any, open_graph: Any) -> None:
@@ -97,7 +134,7 @@ def test_int8_activations_cost_what_rounding_costs(tiny_model: Any, export_visio
     model = tiny_model()
     run = open_graph(export_vision(model, "int8", activations="int8") / names.VISION_FILE)
     with torch.no_grad():
-        patches = model.embed_patches(pixels_of(model, 3))
+        patches = model.embed_patches(pixels_of(tiles_of(model, 3)))
         expected = model.multi_modal_projector(model.encode_patches(patches))
     assert 1e-4 < error(run({names.PATCH_EMBEDS: patches.numpy()})[names.IMAGE_FEATURES], expected) < 3e-2
 

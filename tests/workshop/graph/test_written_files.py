@@ -114,7 +114,7 @@ def test_random_weights_load_run_and_stay_finite(
 ) -> None:
     list(write_random_model("tiny", tmp_path, layers=2, vision_layers=1, rules=rules, int8_kv=int8_kv, options=OPTIONS))
     device = read_device_config(tmp_path)
-    patches = open_graph(tmp_path / "patch_embed.onnx")({"pixel_values": np.ones((2, 3, 24, 24), np.float32)})
+    patches = open_graph(tmp_path / "patch_embed.onnx")({"pixel_values": np.full((2, 3, 24, 24), 200, np.uint8)})
     features = open_graph(tmp_path / "vision.onnx")(patches)["image_features"]
     assert features.shape == (2, device.vision.tokens_per_tile, device.decoder.hidden_size)
     cache = {
