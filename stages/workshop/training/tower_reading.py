@@ -1,4 +1,4 @@
-"""A vision tower that learns to read: every patch is asked which characters have their middle in it.
+"""A vision tower that learns to read: every patch is asked which characters stand there (see `glyph_page`).
 
 This is the tower's own pre-training, as SigLIP's is contrastive: one page asks some two hundred questions, each about
 the place where its answer stands, so a small tower reads after tens of thousands of pages. The head that answers is

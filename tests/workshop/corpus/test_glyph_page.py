@@ -54,7 +54,7 @@ def test_faces_are_the_families_with_what_they_cover(faces: tuple[Face, ...]) ->
     down=st.floats(45, 100),
     number=st.integers(0, 7),
 )
-def test_a_letter_is_asked_of_the_patch_that_holds_its_middle(
+def test_a_letter_is_asked_of_a_patch_at_its_middle(
     faces: tuple[Face, ...], letters: str, height: float, across: float, down: float, number: int
 ) -> None:
     """Of letters as wide left as right: against the box of the ink of each, drawn alone where the text goes on."""
@@ -83,7 +83,13 @@ def test_a_page_reads_as_it_was_written(look: GlyphLook, faces: tuple[Face, ...]
     for number, text in enumerate(("Total 8.50", "αβγ Il.", "WWW")):
         pen.write(text, faces[0], 14.0, 5.0, 20.0 + 24 * number)
     page = GlyphPage(np.zeros((3, SIDE, SIDE), np.uint8), slots.reshape(-1, 3))
-    assert [row for row in read(page, look) if row] == ["Total8.50", "αβγIl.", "WWW"]
+    found = [row for row in read(page, look) if row]
+    # A line may cover the middles of two rows of patches.
+    assert [row for row, before in zip(found, ["", *found], strict=False) if row != before] == [
+        "Total8.50",
+        "αβγIl.",
+        "WWW",
+    ]
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])

@@ -1,7 +1,9 @@
 """Squares full of printed text, and which characters stand in which patch: what a vision tower learns reading from.
 
 Pages of `page.py` know what they say, not where; here every letter's place is known, so that each patch can be asked
-for the characters whose middle lies in it. Lines run over the edges, as they do in the tiles of a large picture.
+for the characters whose middle stands above, in or below it: those of the line that covers the patch's own middle. So
+nobody has to tell the exact middle of a line, which no reader can. Lines run over the edges, as they do in the tiles of
+a large picture.
 
 Axes: S side of the square, P patches a side, K most characters a patch is asked for.
 """
@@ -22,8 +24,8 @@ from stages.workshop.corpus.rendering.split import Split
 
 # Drawn so much larger and then made smaller: letters land between pixels, as typst's do, not on FreeType's grid.
 _FINER = 2
-# Middle of a letter above its baseline, in heights of the face.
-_MIDDLE = 0.3
+# Where letters reach to, above and below their baseline, and their middle, in heights of the face.
+_ABOVE, _BELOW, _MIDDLE = 0.72, 0.12, 0.3
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _SAME_FACE, _WIDE_GAP, _BLURRED, _NOISY, _ALONE = 0.6, 0.1, 0.1, 0.1, 0.06
 _FONTS_KEPT = 512
@@ -35,7 +37,7 @@ class GlyphPage:
 
     Attributes:
         tile: uint8 [3, S, S].
-        slots: [P·P, K]: places in the alphabet, counted from 1, of the characters in each patch from left to right; 0
+        slots: [P·P, K]: places in the alphabet, counted from 1, of the characters over each patch from left to right; 0
             where there is none (any more).
     """
 
@@ -122,19 +124,28 @@ class Pen:
         ends = [font.getlength(text[:count]) / _FINER for count in range(len(text) + 1)]
         if across + ends[-1] > 0:
             self._draw.text((across * _FINER, down * _FINER), text, font=font, fill=self._ink, anchor="ls")
-            row = int((down - _MIDDLE * height) // self._look.patch)
+            rows = self._rows(height, down)
             for place, letter in enumerate(text):
-                self._note(letter, row, across + (ends[place] + ends[place + 1]) / 2)
+                self._note(letter, rows, across + (ends[place] + ends[place + 1]) / 2)
         return across + ends[-1]
 
-    def _note(self, letter: str, row: int, middle: float) -> None:
+    def _rows(self, height: float, down: float) -> list[int]:
+        """Rows of patches whose middle a line covers; the nearest one where it is lower than that."""
+        patch = self._look.patch
+        top, bottom = down - _ABOVE * height, down + _BELOW * height
+        covered = [row for row in range(len(self._slots)) if top < (row + 0.5) * patch < bottom]
+        middle = int((down - _MIDDLE * height) // patch)
+        return covered or [row for row in (middle,) if 0 <= row < len(self._slots)]
+
+    def _note(self, letter: str, rows: list[int], middle: float) -> None:
         col = int(middle // self._look.patch)
-        if not (0 <= row < len(self._slots) and 0 <= col < len(self._slots)) or letter not in self._numbers:
+        if not 0 <= col < len(self._slots) or letter not in self._numbers:
             return
-        slot = self._slots[row, col]  # [K]
-        free = np.flatnonzero(slot == 0)
-        if len(free):
-            slot[free[0]] = self._numbers[letter]
+        for row in rows:
+            slot = self._slots[row, col]  # [K]
+            free = np.flatnonzero(slot == 0)
+            if len(free):
+                slot[free[0]] = self._numbers[letter]
 
 
 @functools.cache
