@@ -37,6 +37,11 @@ class Access:
         self._key = None if api_key is None else _digest(api_key)
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
 
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether requests must carry a key."""
+        return self._key is not None
+
     def check(self, request: Request) -> None:
         """Raises ApiError for a request that may not be answered."""
         if self._hosts is not None and (name := _host(request)) not in self._hosts:

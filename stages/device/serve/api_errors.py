@@ -68,6 +68,11 @@ def queue_full(message: str, retry_after: int) -> ApiError:
     return ApiError(429, message, "rate_limit_exceeded", kind="rate_limit_error", headers=headers)
 
 
+def connections_full() -> ApiError:
+    """One client too many."""
+    return ApiError(503, "Too many clients are connected. Try again later.", kind=_SERVER, headers={"Retry-After": "5"})
+
+
 def our_fault() -> ApiError:
     """A bug; what it is stands in the server's log, not in the answer."""
     return ApiError(500, "The server had an error while it processed your request; its log says more.", kind=_SERVER)

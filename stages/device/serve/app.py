@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -18,6 +19,7 @@ from stages.device.runtime.generator import Token
 from stages.device.serve.access import Gate
 from stages.device.serve.api_errors import ApiError, our_fault, stopping
 from stages.device.serve.job import Failed, JobEvent, JobEvents
+from stages.device.serve.openapi import OPENAPI_PATH, description
 from stages.device.serve.page_files import FOLDER, PageFiles
 from stages.device.serve.picture_endpoint import PATH as PICTURES_PATH
 from stages.device.serve.picture_endpoint import PictureEndpoint
@@ -30,7 +32,9 @@ _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def make_app(service: Service) -> ASGIApp:
     """The server as an ASGI application; its worker is started by whoever runs it."""
     # No pages of documentation: FastAPI's load scripts from other machines.
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(openapi_url=OPENAPI_PATH, docs_url=None, redoc_url=None, redirect_slashes=False)
+    document = description(service.model.name, service.access.asks_for_key, _version())
+    app.openapi = lambda: document  # type: ignore[method-assign]
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)
@@ -75,6 +79,14 @@ def make_app(service: Service) -> ASGIApp:
         return files.reply(name, request)
 
     return Gate(app, service.access, service.metrics)
+
+
+def _version() -> str:
+    """bluelm's; a copy of its files that was never installed has none."""
+    try:
+        return version("bluelm")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 class ChatEndpoint:

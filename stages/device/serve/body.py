@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NoReturn
 
 from starlette.requests import ClientDisconnect, Request
 
-from stages.device.serve.api_errors import ApiError, queue_full
+from stages.device.serve.api_errors import ApiError, queue_full, stopping
 from stages.device.serve.limits import MB, ServeLimits
 
 _RETRY_S = 5
@@ -23,11 +23,33 @@ class Buffer:
 
     Args:
         limit: most bytes.
+
+    Attributes:
+        used: how many are.
+        ended: no body is waited for any more.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.used = 0
+        self.ended = False
+        self._coming: set[asyncio.Timeout] = set()
+
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """The time in which a body must come; raises TimeoutError after so many seconds, or once none is waited for."""
+        async with asyncio.timeout(0 if self.ended else seconds) as timeout:
+            self._coming.add(timeout)
+            try:
+                yield
+            finally:
+                self._coming.discard(timeout)
+
+    def end(self) -> None:
+        """Waits for no body any more: the server ends."""
+        self.ended = True
+        for timeout in self._coming:
+            timeout.reschedule(0)
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -49,12 +71,12 @@ class Share:
     """One request's part of a buffer."""
 
     def __init__(self, buffer: Buffer) -> None:
-        self._buffer = buffer
+        self.buffer = buffer
         self.held = 0
 
     def grow(self, size: int) -> None:
         """Takes more bytes; raises ApiError where there are none left."""
-        self._buffer.take(size)
+        self.buffer.take(size)
         self.held += size
 
 
@@ -105,13 +127,13 @@ async def read_body(request: Request, limits: ServeLimits, share: Share, most_mb
         most_mb: another bound of its size.
 
     Raises:
-        ApiError: too large (413), too slow (408), or no memory for it (429).
+        ApiError: too large (413), too slow (408), no memory for it (429), or the server ends (503).
         ClientDisconnect: the client left.
     """
     limit = int((limits.body_mb if most_mb is None else most_mb) * MB)
     body, pieces = Body(request), []
     try:
-        async with asyncio.timeout(limits.body_s):
+        async with share.buffer.within(limits.body_s):
             _check_announced(request, limit)
             while not body.whole:
                 piece = await body.piece()
@@ -121,7 +143,9 @@ async def read_body(request: Request, limits: ServeLimits, share: Share, most_mb
                 pieces.append(piece)
     except TimeoutError:
         message = f"The request's body did not come within {limits.body_s:g} s."
-        raise ApiError(408, message, "request_timeout", headers={"Connection": "close"}) from None
+        late = stopping() if share.buffer.ended else ApiError(408, message, "request_timeout")
+        late.headers["Connection"] = "close"
+        raise late from None
     except ApiError as error:
         pieces.clear()
         await refuse_body(body, error)

@@ -14,14 +14,14 @@ from typing import Any
 from stages.device.prompt.messages import ROLES
 from stages.device.runtime.engine import AnswerOptions
 from stages.device.runtime.sampling import SamplingSpec
-from stages.device.serve.api_errors import ApiError, bad_type, bad_value, missing, unsupported
+from stages.device.serve.api_errors import ApiError, bad_type, bad_value, missing
 from stages.device.serve.json_fields import JsonFields, as_fields
 from stages.device.serve.limits import ServeLimits
-from stages.device.serve.unsupported import refuse_unsupported
+from stages.device.serve.unsupported import refuse_calls, refuse_unsupported
 
 # OpenAI's own: `developer` is what it calls `system` since 2024-12.
-_ROLES = ("system", "developer", "user", "assistant")
-_MOST_STOPS, _LONGEST_STOP = 16, 512
+ROLES_TAKEN = ("system", "developer", "user", "assistant")
+MOST_STOPS, LONGEST_STOP = 16, 512
 # OpenAI takes a top_p of 0; the likeliest token alone makes up any smaller mass.
 _SMALLEST_TOP_P = 1e-9
 
@@ -90,9 +90,8 @@ def read_request(body: Any, defaults: AnswerOptions, limits: ServeLimits) -> Cha
 
 def _message(fields: JsonFields, pictures: list[PictureReference]) -> dict[str, Any]:
     """One message; its pictures are added to the list."""
-    role = fields.choice("role", _ROLES)
-    if fields.values.get("tool_calls") or fields.values.get("function_call"):
-        raise unsupported(fields.path("tool_calls"), "this model calls no tools.")
+    role = fields.choice("role", ROLES_TAKEN)
+    refuse_calls(fields)
     role = "system" if role == "developer" else role
     assert role in ROLES
     content = fields.values.get("content")
@@ -125,8 +124,8 @@ def _parts(fields: JsonFields, role: str, pictures: list[PictureReference]) -> I
 
 
 def _options(fields: JsonFields, defaults: AnswerOptions, limits: ServeLimits) -> AnswerOptions:
-    asked = fields.integer("max_completion_tokens", 1)
-    asked = fields.integer("max_tokens", 1) if asked is None else asked
+    older, asked = fields.integer("max_tokens", 1), fields.integer("max_completion_tokens", 1)
+    asked = older if asked is None else asked
     sampling = defaults.sampling
     temperature = fields.number("temperature", 0, 2)
     top_p = fields.number("top_p", 0, 1)
@@ -149,10 +148,10 @@ def _stops(fields: JsonFields) -> tuple[str, ...]:
     texts = [] if given is None else [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise bad_type("stop", "a string or an array of strings", given if not isinstance(given, list) else given[0])
-    if len(texts) > _MOST_STOPS:
-        raise bad_value("stop", f"{len(texts)} texts. Expected at most {_MOST_STOPS}.", "array_above_max_length")
-    if not all(0 < len(text) <= _LONGEST_STOP for text in texts):
-        raise bad_value("stop", f"a text is empty or longer than {_LONGEST_STOP} letters.")
+    if len(texts) > MOST_STOPS:
+        raise bad_value("stop", f"{len(texts)} texts. Expected at most {MOST_STOPS}.", "array_above_max_length")
+    if not all(0 < len(text) <= LONGEST_STOP for text in texts):
+        raise bad_value("stop", f"a text is empty or longer than {LONGEST_STOP} letters.")
     return tuple(texts)
 
 

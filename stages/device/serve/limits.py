@@ -27,6 +27,8 @@ class ServeLimits(RecipeModel):
         contexts_mb: KV caches in which conversations stay read while others are answered; there is one at least.
         contexts: how many such caches at most.
         grace_s: seconds that requests have to end when the server is stopped.
+        connections: clients connected at a time; one more is told to come again.
+        send_s: seconds in which a client must take some of its answer.
         url_s: seconds that fetching a picture may take.
     """
 
@@ -44,4 +46,6 @@ class ServeLimits(RecipeModel):
     contexts_mb: float = Field(default=256, ge=0)
     contexts: int = Field(default=4, ge=1)
     grace_s: float = Field(default=10, ge=0)
+    connections: int = Field(default=512, ge=1)
+    send_s: float = Field(default=60, gt=0)
     url_s: float = Field(default=15, gt=0)

@@ -10,16 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stages.artifacts.errors import UsageError
 from stages.device.serve.app import make_app
+from stages.device.serve.connection import connection_of
 from stages.device.serve.service import Service
 
 DEFAULT_HOST = "127.0.0.1"
-_HEADER_S = 15.0
 # Clients keep connections for seconds; the one that closes first should be the client.
 _KEEP_ALIVE_S = 60
 _BACKLOG = 1024
@@ -89,7 +87,7 @@ class HttpServer:
         config = uvicorn.Config(
             make_app(service),
             loop="asyncio",
-            http=_Protocol,
+            http=connection_of(service.limits),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -128,9 +126,9 @@ class _Uvicorn(uvicorn.Server):
         self._service = service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuses new requests; after the grace period drops all jobs, so that every client gets an answer."""
+        """Refuses new requests; after the grace period ends all others, so that every client gets an answer."""
         self._service.stopping = True
-        timer = asyncio.get_running_loop().call_later(self._service.limits.grace_s, self._service.worker.cancel_all)
+        timer = asyncio.get_running_loop().call_later(self._service.limits.grace_s, self._service.end_all)
         try:
             await super().shutdown(sockets)
         finally:
@@ -148,33 +146,3 @@ class _Uvicorn(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class _Protocol(H11Protocol):
-    """HTTP/1.1 whose clients must send a request's head in time."""
-
-    _head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client came."""
-        super().connection_made(transport)
-        self._head_timer = self.loop.call_later(_HEADER_S, transport.close)
-
-    def data_received(self, data: bytes) -> None:
-        """Some bytes: a head still unfinished is waited for only so long."""
-        super().data_received(data)
-        unfinished = self.conn.their_state is h11.IDLE
-        if not unfinished:
-            self._forget_timer()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(_HEADER_S, self.transport.close)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """A client left."""
-        self._forget_timer()
-        super().connection_lost(exc)
-
-    def _forget_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None

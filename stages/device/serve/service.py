@@ -61,6 +61,11 @@ class Service:
         self.buffer = Buffer(int(self.limits.buffer_mb * MB))
         self._readers, self._fetchers = CapacityLimiter(_READERS), CapacityLimiter(_FETCHERS)
 
+    def end_all(self) -> None:
+        """Waits for no body and no answer any more: whoever still waits is told that the server ends."""
+        self.buffer.end()
+        self.worker.cancel_all()
+
     async def accept(self, request: Request, share: Share) -> tuple[Job, JobEvents]:
         """Reads a request and gives it a place in the queue.
 

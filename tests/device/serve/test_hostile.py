@@ -66,7 +66,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body(start: Any) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/chat", b"POST / HTTP/1.1\r\nHost: a\r\nX-Slow:"])
 def test_a_head_that_never_ends_is_let_go_of(start: Any, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr("stages.device.serve.listening._HEADER_S", 0.2)
+    monkeypatch.setattr("stages.device.serve.connection.HEADER_S", 0.2)
     live = start()
     with connected(live) as connection:
         connection.sendall(sent)
@@ -77,7 +77,7 @@ def test_a_head_that_never_ends_is_let_go_of(start: Any, monkeypatch: pytest.Mon
 
 
 def test_a_second_head_that_never_ends_is_let_go_of(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.device.serve.listening._HEADER_S", 0.2)
+    monkeypatch.setattr("stages.device.serve.connection.HEADER_S", 0.2)
     live = start()
     with connected(live) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -160,7 +160,7 @@ def test_broken_pictures_and_bombs_are_refused(start: Any, fake: Any, about: Any
     ],
 )
 def test_what_is_not_http_harms_nobody(start: Any, monkeypatch: pytest.MonkeyPatch, raw: bytes) -> None:
-    monkeypatch.setattr("stages.device.serve.listening._HEADER_S", 0.2)
+    monkeypatch.setattr("stages.device.serve.connection.HEADER_S", 0.2)
     live = start(limits={"body_s": 0.3})
     with connected(live) as connection:
         connection.sendall(raw)
