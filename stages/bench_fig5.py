@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from stages.artifacts.events import Event, Events
-from stages.artifacts.folder import Artifact, ArtifactSpec
-from stages.artifacts.manifest import parent_of
 from stages.measure.bench_job import Count, Job, JobConfig, run_job
 
 if TYPE_CHECKING:
+    from stages.artifacts.folder import Artifact
     from stages.device.contract.device_config import DeviceConfig
     from stages.device.runtime.timeline import Span
     from stages.measure.device_cases import Tiles
@@ -55,12 +54,9 @@ def run(
     Raises:
         UsageError, ArtifactError, ModelError: the model cannot be used.
     """
-    from stages.measure.summary import recorded
+    from stages.measure.summary import recorded_job
 
-    source = config.source(model)
-    parents = () if source is None else (parent_of(source.path),)
-    spec = ArtifactSpec("bench", "bench fig5", config.model_dump(mode="json"), config.seed, parents)
-    yield from recorded(spec, out, force, lambda: _measure(config, source, keep))
+    yield from recorded_job("bench fig5", config, model, out, force, lambda source: _measure(config, source, keep))
 
 
 def _measure(config: Fig5Config, source: Artifact | None, keep: Path | None) -> Generator[Event[Any], None, Bench]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ArtifactError
 from stages.artifacts.events import Event, Events, Finished, Notice
-from stages.artifacts.folder import ArtifactSpec, create, up_to_date
+from stages.artifacts.folder import Artifact, ArtifactSpec, create, up_to_date
+from stages.artifacts.manifest import parent_of
 from stages.device.runtime.memory import peak_rss_mb
 from stages.measure.beside_paper import Beside, beside_paper
 from stages.measure.drift import disturbed_by, drift_sentences, drifts
@@ -20,7 +21,7 @@ from stages.measure.record_files import RESULTS_FILE
 from stages.measure.records import Record, write_records
 
 if TYPE_CHECKING:
-    from stages.measure.bench_job import Job
+    from stages.measure.bench_job import Job, JobConfig
     from stages.measure.ceilings import Ceiling
     from stages.measure.charts import Chart
     from stages.measure.findings import Finding
@@ -159,6 +160,33 @@ def recorded(
     for sentence in bench.summary.warnings:
         yield Notice(sentence, "warning")
     yield Finished(bench.summary)
+
+
+def recorded_job(
+    stage: str,
+    config: JobConfig,
+    model: Path | None,
+    out: Path | None,
+    force: bool,
+    measure: Callable[[Artifact | None], Generator[Event[Any], None, Bench]],
+) -> Events[BenchSummary]:
+    """`recorded` for a bench that its configuration and one model decide.
+
+    Args:
+        stage: the command.
+        config: what is run.
+        model: an exported model; None for the preset's random weights, or the demo model where no preset is named.
+        out: where to write a `bench` artifact; nothing is kept without it.
+        force: replace what is there.
+        measure: the bench of the opened model; None of random weights.
+
+    Raises:
+        UsageError, ArtifactError: the model cannot be used, or something else is in the way.
+    """
+    source = config.source(model)
+    parents = () if source is None else (parent_of(source.path),)
+    spec = ArtifactSpec("bench", stage, config.model_dump(mode="json"), config.seed, parents)
+    yield from recorded(spec, out, force, lambda: measure(source))
 
 
 def write_bench(folder: Path, bench: Bench) -> None:
