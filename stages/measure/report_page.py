@@ -11,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from stages.artifacts.atomic_file import write_atomically
+
 REPORT_FILE = "report.html"
 _PAGE, _STYLE = "report.html", "report.css"
 
@@ -73,10 +75,8 @@ def standalone(svg: str) -> str:
 
 def write_page(file: Path, content: str) -> None:
     """Writes a file in one step: whoever looks sees the old one or the new one."""
-    partial = file.with_name(f".{file.name}.partial")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(file)
+    write_atomically(file, content)
 
 
 def _read(name: str) -> str:

@@ -65,12 +65,9 @@ def put_preview(drawing: Image.Image, file: Path) -> None:
     Raises:
         UsageError: the disk is full or refuses.
     """
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        save_preview(drawing, partial)
-        partial.replace(file)
+        save_preview(drawing, file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UsageError(
             f"{file} cannot be written: {error.strerror}.", "The preview goes there.", "Choose another folder."
         ) from error

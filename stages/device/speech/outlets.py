@@ -83,7 +83,7 @@ class WavFile:
         self._rate = rate
         self._open = ExitStack()
         draft = self._open.enter_context(atomic_file(path, durable=False))
-        self._file = wave.open(str(draft), "wb")  # noqa: SIM115 (closed in close)
+        self._file = wave.open(self._open.enter_context(draft.open("wb")), "wb")  # noqa: SIM115 (closed in close)
         self._file.setparams((1, 2, rate, 0, "NONE", ""))
 
     def play(self, sound: Recording, stopped: Callable[[], bool]) -> None:
