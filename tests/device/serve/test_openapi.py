@@ -94,7 +94,7 @@ def test_schemathesis_finds_nothing(start: Any, schemathesis: str, tmp_path: Pat
     live = start(limits={"queue": 64, "client_queue": 64}, access=Access(key))
     words = ["run", live.url + "/openapi.json", "--checks", "all", "--phases", "examples,coverage,fuzzing"]
     words += ["--max-examples", "60", "--seed", "1", "--request-timeout", "30", "--continue-on-failure"]
-    words += ["--warnings", "off"]
+    words += ["--warnings", "off", "--max-response-time", "600"]
     if key is not None:
         words += ["--header", f"Authorization: Bearer {key}"]
     environment = {"PYTHONPATH": str(Path(__file__).parent), "SCHEMATHESIS_HOOKS": "schemathesis_hooks"}
