@@ -16,6 +16,19 @@ def printable(text: str) -> str:
     return "".join(letter for letter in text if letter in "\n\t" or _is_harmless(letter))
 
 
+def escaped(json_text: str) -> str:
+    """JSON in which harmful characters, which stand only in strings, are written as escapes: the same value."""
+    return "".join(
+        letter if letter == "\n" or _is_harmless(letter) or unicodedata.category(letter) == "Cs" else _escape(letter)
+        for letter in json_text
+    )
+
+
+def _escape(letter: str) -> str:
+    units = letter.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def shown(path: Path | str) -> str:
     """A file's name in one line; what cannot be shown is �."""
     return "".join(letter if _is_harmless(letter) else "\ufffd" for letter in str(path))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bluelm_cli.chat_text import printable
+from bluelm_cli.chat_text import escaped, printable
 from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Events, Finished, Notice, Progress
 
@@ -27,7 +27,7 @@ _BAR_WIDTH = 20
 
 def emit_json(payload: Mapping[str, Any]) -> None:
     """Prints one JSON object on stdout."""
-    sys.stdout.write(json.dumps(payload, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    sys.stdout.write(escaped(json.dumps(payload, ensure_ascii=False, indent=2, allow_nan=False)) + "\n")
 
 
 def emit_text(text: str, end: str = "\n") -> None:
@@ -60,11 +60,12 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else printable(str(value))
 
 
 def note(text: str, warning: bool = False) -> None:
-    """Prints one line on stderr."""
+    """Prints one line on stderr. It may quote names and bytes of files, which must not steer a terminal."""
+    text = printable(text)
     if warning and sys.stderr.isatty():
         text = f"\x1b[33m{text}\x1b[0m"
     sys.stderr.write(text + "\n")
@@ -80,7 +81,8 @@ def show_error(error: BluelmError) -> None:
         # They quote names and bytes of files, which must not steer a terminal.
         what, why, fix = (printable(beat) for beat in (problem.what, problem.why, problem.fix))
         what = f"\x1b[1;31m{what}\x1b[0m" if sys.stderr.isatty() else what
-        note(f"Error: {what}\n  Why: {why}\n  Fix: {fix}")
+        sys.stderr.write(f"Error: {what}\n  Why: {why}\n  Fix: {fix}\n")
+        sys.stderr.flush()
 
 
 def show_bug(error: Exception) -> None:
@@ -128,7 +130,9 @@ def _drive_bars(events: Events[Result]) -> Result:
             if isinstance(event, Finished):
                 return event.result
             if isinstance(event, Notice):
-                bars.console.print(event.text, style="yellow" if event.level == "warning" else None, markup=False)
+                bars.console.print(
+                    printable(event.text), style="yellow" if event.level == "warning" else None, markup=False
+                )
             else:
                 _advance(bars, tasks, event)
     raise RuntimeError("the stage ended without a Finished event")
@@ -136,7 +140,10 @@ def _drive_bars(events: Events[Result]) -> Result:
 
 def _advance(bars: ProgressBars, tasks: dict[str, Any], event: Progress) -> None:
     """Moves a stage's bar. Labels may change as they go (a loss, a rate): one bar a unit, described by the newest."""
+    from rich.markup import escape
+
     key = event.unit or event.label
     if key not in tasks:
-        tasks[key] = bars.add_task(event.label, total=event.total)
-    bars.update(tasks[key], completed=event.done, total=event.total, description=event.label)
+        tasks[key] = bars.add_task("", total=event.total)
+    label = escape(printable(event.label))
+    bars.update(tasks[key], completed=event.done, total=event.total, description=label)

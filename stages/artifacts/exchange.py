@@ -42,7 +42,7 @@ def put_in_place(finished: Path, target: Path) -> None:
         try:
             finished.rename(target)
         except BaseException:
-            aside.rename(target)
+            recover(target)
             raise
         sync_file(target.parent)
         _remove(aside)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from stages.artifacts.errors import DataError, raise_all
 from stages.artifacts.llava_rows import PictureReference, split_root
+from stages.artifacts.plain_json import parse_json
 
 INDEX_FILE = "index.json"
 
@@ -26,7 +26,7 @@ def read_roots(corpus: Path, images: Path | None = None) -> dict[int, Path]:
     if not path.is_file():
         return {}
     try:
-        folders = [Path(folder) for folder in json.loads(path.read_text(encoding="utf-8")).get("roots", [])]
+        folders = [Path(folder) for folder in parse_json(path.read_text(encoding="utf-8")).get("roots", [])]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is no index of a corpus: {error}.", "It says where pictures lie.", "Make the corpus again."

@@ -8,8 +8,10 @@ the nearest known one.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +23,9 @@ from stages.artifacts.errors import BluelmError, RecipeError, raise_all
 _YAML_FLOAT = re.compile(
     r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
 )
+# A recipe is written by hand.
+_LARGEST_BYTES, _MOST_NODES, _DEEPEST = 4 * 2**20, 100_000, 60
+_LONGEST_VALUE = 200
 _YAML_BOOL = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
 
 
@@ -36,16 +41,45 @@ Config = TypeVar("Config", bound=BaseModel)
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with YAML 1.2's core schema for floats and booleans, refusing repeated keys."""
 
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _count_nodes(node, {}, 0)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, "a list or mapping as a key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} stands twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Nodes of a document with what its aliases stand for: each use counts, so that a small file is never a large value.
+
+    Raises:
+        yaml.YAMLError: too many, too deep, or without end.
+    """
+    where = node.start_mark
+    if known.get(id(node)) == 0:
+        raise yaml.composer.ComposerError(None, None, "an alias within what it stands for", where)
+    if depth > _DEEPEST:
+        raise yaml.composer.ComposerError(None, None, f"more than {_DEEPEST} levels", where)
+    if id(node) not in known:
+        known[id(node)] = 0
+        inner = node.value if isinstance(node, yaml.SequenceNode | yaml.MappingNode) else ()
+        flat = itertools.chain.from_iterable(inner) if isinstance(node, yaml.MappingNode) else inner
+        known[id(node)] = 1 + sum(_count_nodes(one, known, depth + 1) for one in flat)
+    if known[id(node)] > _MOST_NODES:
+        raise yaml.composer.ComposerError(None, None, f"more than {_MOST_NODES} values", where)
+    return known[id(node)]
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -105,7 +139,13 @@ def read_yaml(path: Path) -> Any:
         RecipeError: unreadable or not YAML; the message has the line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise RecipeError(
+                f"{path} is longer than {_LARGEST_BYTES >> 20} MiB.", "No recipe is.", "Check the path: is it a recipe?"
+            )
+        return _load(content.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(
             f"{path} cannot be read: {error}.", "It holds the configuration.", "Check the path."
@@ -116,6 +156,17 @@ def read_yaml(path: Path) -> Any:
             "The configuration cannot be read.",
             "Mend the line it names.",
         ) from error
+
+
+def _load(text: str) -> Any:
+    """Raises: yaml.YAMLError: whatever is wrong with it, also a value that YAML's types do not hold."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        # PyYAML's constructors of numbers, dates and binary values, on what only looks like one.
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
 
 
 def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -141,7 +192,7 @@ def read_recipe(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise RecipeError(f"{path}: extends is {base!r}.", "It names another recipe file.", "Write extends: other.yaml")
     below = path.parent / base
-    if not below.is_file():
+    if "\0" in base or not below.is_file():
         raise RecipeError(f"{path} extends {base}, which does not exist.", "Its values are missing.", "Check the name.")
     return merge(read_recipe(below, (*_seen, path)), values)
 
@@ -167,7 +218,7 @@ def parse_set(text: str) -> dict[str, Any]:
     if not equals or not all(parts):
         raise RecipeError(f"--set {text!r} has no name and value.", "It overrides one key.", "Write --set name=value")
     try:
-        parsed: Any = yaml.load(value, Loader=_Loader)
+        parsed: Any = _load(value)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {text!r}: the value is not YAML.", "It cannot be read.", "Quote it.") from error
     for part in reversed(parts):
@@ -219,8 +270,14 @@ def _problem(model: type[BaseModel], item: Mapping[str, Any], source: str) -> Bl
         fix = f"Did you mean {near[0]!r}?" if near else "Known names: " + ", ".join(sorted(names))
         return RecipeError(f"{source}: unknown key {where!r}.", "It would be ignored silently.", fix)
     message = str(item["msg"]).removeprefix("Value error, ")
-    given = "" if item["type"] == "missing" else f" (given: {item['input']!r})"
+    given = "" if item["type"] == "missing" else f" (given: {_shortened(item['input'])})"
     return RecipeError(f"{source}: {where}: {message}{given}.", "The stage cannot run with it.", f"Mend {where}.")
+
+
+def _shortened(value: Any) -> str:
+    """A value as Python writes it, its beginning where it is long."""
+    text = reprlib.repr(value) if isinstance(value, list | dict | int) else repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _field_names(model: type[BaseModel], path: Sequence[int | str]) -> list[str]:

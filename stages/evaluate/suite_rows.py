@@ -14,13 +14,13 @@ import base64
 import binascii
 import csv
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import DataError
+from stages.artifacts.plain_json import parse_json
 
 Row = Mapping[str, Any]
 _FIX = "Give the benchmark's own file: .json, .jsonl, .tsv or .parquet."
@@ -129,7 +129,7 @@ class RowPictures:
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
-    whole = json.loads(path.read_text(encoding="utf-8-sig"))
+    whole = parse_json(path.read_text(encoding="utf-8-sig"))
     if isinstance(whole, Mapping):
         for name in _LISTS:
             if isinstance(whole.get(name), list):
@@ -143,7 +143,7 @@ def _json_rows(path: Path) -> Iterator[Any]:
 
 def _line_rows(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8-sig") as file:
-        yield from (json.loads(line) for line in file if line.strip())
+        yield from (parse_json(line) for line in file if line.strip())
 
 
 def _tsv_rows(path: Path) -> Iterator[Any]:
@@ -169,7 +169,7 @@ def _listed(text: str) -> list[Any]:
     """A list as JSON or as Python writes it; a text that only looks like one is one name."""
     for quoted in (text, text.replace("'", '"')):
         try:
-            value = json.loads(quoted)
+            value = parse_json(quoted)
         except ValueError:
             continue
         if isinstance(value, list):

@@ -8,7 +8,6 @@ where the published score needs one, the suite's `note` says what is counted ins
 from __future__ import annotations
 
 import ast
-import json
 import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from stages.artifacts.errors import DataError, UsageError
+from stages.artifacts.plain_json import parse_json
 from stages.evaluate.questions import NO_TASK, Question
 from stages.evaluate.suite_metrics import UNSCORED, Key
 from stages.evaluate.suite_rows import Row, RowPictures, read_rows
@@ -87,7 +87,7 @@ def _name(row: Row, number: int) -> str:
 def _list(value: Any) -> list[Any]:
     """A list as such, as JSON or as Python writes it; anything else alone. ChartQA's "[2008, 2010]" is one answer."""
     if isinstance(value, str) and value.strip().startswith(("[", "(")):
-        for parse in (json.loads, ast.literal_eval):
+        for parse in (parse_json, ast.literal_eval):
             try:
                 found = list(parse(value))
             except (ValueError, SyntaxError, TypeError):

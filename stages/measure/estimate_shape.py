@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import ModelError
 from stages.artifacts.folder import Artifact
+from stages.artifacts.plain_json import parse_json
 from stages.device.contract.device_config import read_device_config
 from stages.device.contract.model_shapes import model_preset
 from stages.device.contract.names import DECODER_FILE, VISION_FILE
@@ -135,7 +135,7 @@ def _products(path: Path) -> dict[str, int]:
 def _checkpoint_shape(folder: Path) -> ModelShape:
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_bytes())
+        config: dict[str, Any] = parse_json(path.read_bytes())
         vision, text = config["vision_config"], config["text_config"]
         side, patch = int(vision["image_size"]), int(vision["patch_size"])
         patches = (side // patch) ** 2

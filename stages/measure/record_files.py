@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.artifacts.errors import ArtifactError
+from stages.artifacts.plain_json import parse_json
 from stages.measure.records import RECORD_SCHEMA, Record, record_of
 
 RESULTS_FILE = "results.jsonl"
@@ -43,7 +43,7 @@ def read_records(path: Path) -> tuple[Record, ...]:
 def _rows(file: Path, text: str) -> list[tuple[int, Any]]:
     """Rows with the line they stand in; of one JSON value, its own rows."""
     try:
-        whole = json.loads(text)
+        whole = parse_json(text)
     except ValueError:
         whole = None
     if isinstance(whole, list):
@@ -54,7 +54,7 @@ def _rows(file: Path, text: str) -> list[tuple[int, Any]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
-                rows.append((number, json.loads(line)))
+                rows.append((number, parse_json(line)))
             except ValueError as error:
                 raise ArtifactError(f"{file}, line {number} is no JSON.", _WHY, _FIX) from error
     return rows

@@ -15,6 +15,7 @@ from typing import Any
 from stages.artifacts.errors import DataError
 from stages.artifacts.manifest import check_name
 from stages.artifacts.picture_roots import INDEX_FILE
+from stages.artifacts.plain_json import parse_json
 from stages.workshop.corpus.picture import Picture, PictureFile, PictureInTable, PictureInTar
 
 
@@ -98,7 +99,7 @@ class CorpusIndex:
         """
         path = folder / INDEX_FILE
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             splits = {name: SplitCount(**count) for name, count in content.get("splits", {}).items()}
             return cls(splits, [Path(root) for root in content.get("roots", [])])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

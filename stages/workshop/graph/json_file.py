@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.errors import ModelError
+from stages.artifacts.plain_json import parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     why, fix = "It describes the model.", "Copy or make the model folder again."
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.", why, fix) from error
     except ValueError as error:

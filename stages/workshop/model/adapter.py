@@ -9,7 +9,6 @@ An adapter's folder is peft's own: `PeftModel.from_pretrained(model, folder)` op
 from __future__ import annotations
 
 import copy
-import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stages.artifacts.errors import ModelError
+from stages.artifacts.plain_json import parse_json
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 
 ADAPTER_FOLDER = "adapter"
@@ -174,7 +174,7 @@ def _expected_problem(folder: Path) -> ModelError | None:
     if missing:
         return ModelError(f"{folder} has no {' and no '.join(missing)}.", "There is nothing to merge.", _FIX)
     try:
-        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        parse_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return ModelError(
             f"{folder / CONFIG_FILE} cannot be read: {error}.", "It says where the adapter belongs.", _FIX

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from stages.artifacts.errors import BluelmError, ModelError, raise_all
+from stages.artifacts.plain_json import parse_json
 from stages.workshop.model.configuration import MODEL_TYPE
 from stages.workshop.model.modeling import BlueLMVForConditionalGeneration
 from stages.workshop.model.processing import BlueLMVProcessor
@@ -147,7 +148,7 @@ def _folder_problems(folder: Path) -> Iterator[BluelmError]:
 
 def _model_type(folder: Path) -> str | None:
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = parse_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return config.get("model_type") if isinstance(config, dict) else None

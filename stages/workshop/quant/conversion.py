@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.errors import ModelError
+from stages.artifacts.plain_json import parse_json
 from stages.workshop.quant import quantization_config
 from stages.workshop.quant.packed import SUFFIXES, ScaleFormat, pack, relative_error, round_to_nearest
 from stages.workshop.quant.plan import TensorPlan, WeightPlan
@@ -147,7 +148,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     fix = "Give a checkpoint folder as bluelm finetune (or save_pretrained) writes it."
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}.", "It says what the weights mean.", fix) from error
     if not isinstance(config, dict):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from stages.artifacts.errors import ModelError
 from stages.artifacts.manifest import is_inside
+from stages.artifacts.plain_json import parse_json
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +134,7 @@ def _files(folder: Path) -> list[str]:
     index, single = folder / INDEX_FILE, folder / SINGLE_FILE
     if index.is_file():
         try:
-            files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            files = sorted(set(parse_json(index.read_text(encoding="utf-8"))["weight_map"].values()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(index, str(error)) from error
         if not all(isinstance(file, str) and is_inside(file) for file in files):
@@ -158,7 +159,9 @@ def _read_header(path: Path) -> Iterator[TensorInfo]:
             info = TensorInfo(name, path.name, entry["dtype"], tuple(entry["shape"]))
         except (TypeError, KeyError) as error:
             raise _damaged(path, f"its header describes {name} badly") from error
-        if info.dtype not in ITEM_BYTES:
+        if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 0 for side in info.shape):
+            raise _damaged(path, f"{name} has the shape {str(info.shape)[:80]}")
+        if not isinstance(info.dtype, str) or info.dtype not in ITEM_BYTES:
             raise _damaged(path, f"{name} has the unknown type {info.dtype}")
         yield info
 
@@ -170,7 +173,7 @@ def _header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             if length > path.stat().st_size:
                 raise _damaged(path, "its header is longer than the file")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
     except OSError as error:
         raise _damaged(path, error.strerror or str(error)) from error
     except ValueError as error:

@@ -6,7 +6,6 @@ until they are asked for. A cell with a path and no bytes is a picture file besi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from stages.artifacts.errors import DataError
 from stages.artifacts.manifest import is_inside
+from stages.artifacts.plain_json import parse_json
 from stages.workshop.corpus.picture import PictureInTable
 from stages.workshop.corpus.readers.conversation import PICTURE_KEYS, TEXT_KEYS, read_conversation
 from stages.workshop.corpus.readers.messages import FileFinder
@@ -131,7 +131,7 @@ def saved_shards(path: Path, split: str) -> tuple[Path, tuple[Path, ...]]:
         raise DataError(f"{path} has no split {split!r}.", _WHY, f"Its splits: {', '.join(splits)}.")
     path = path / split if splits else path
     try:
-        names = [entry["filename"] for entry in json.loads((path / "state.json").read_bytes())["_data_files"]]
+        names = [entry["filename"] for entry in parse_json((path / "state.json").read_bytes())["_data_files"]]
         outside = [name for name in names if not is_inside(name)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -152,7 +152,7 @@ def saved_splits(path: Path) -> tuple[str, ...]:
     if not listed.is_file():
         return ()
     try:
-        splits = json.loads(listed.read_bytes())["splits"]
+        splits = parse_json(listed.read_bytes())["splits"]
         if isinstance(splits, list) and all(isinstance(name, str) and is_inside(name) for name in splits):
             return tuple(splits)
     except (OSError, ValueError, KeyError, TypeError):

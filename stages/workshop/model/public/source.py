@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from stages.artifacts.errors import ModelError
+from stages.artifacts.plain_json import parse_json
 from stages.device.imaging.spec import Resample
 from stages.workshop.model.configuration import BlueLMVConfig
 from stages.workshop.model.public.packed_weights import PARTS, Packing, packing_of
@@ -99,7 +99,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: it is missing or broken.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.",
