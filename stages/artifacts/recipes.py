@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _count_nodes(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Nodes of a document with what its aliases stand for: each use counts, so that a small file is never a large value.
+    """Nodes of a document, each use of an alias counted with all that it stands for: no small file is a large value.
 
     Raises:
         yaml.YAMLError: too many, too deep, or without end.

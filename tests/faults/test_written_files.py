@@ -48,7 +48,7 @@ def swept(write: Callable[[Path], None]) -> Callable[[Path], None]:
 
     def again(place: Path) -> None:
         write(place)
-        for left in place.rglob(".*.partial"):
+        for left in (*place.rglob(".*.partial"), *place.rglob(".entries.lock")):  # a lock's file, which nobody holds
             left.unlink()
 
     return again
