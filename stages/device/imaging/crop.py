@@ -17,7 +17,8 @@ from stages.device.imaging.tiling import Tiling
 
 # Red, green and blue of a scaled picture, uint8 [height, width] each.
 Planes = Sequence[np.ndarray]
-Scaler = Callable[[Reduced, Size, Image.Resampling, float | None], Planes]
+# One picture in all the sizes it is needed in.
+Scaler = Callable[[Reduced, Sequence[Size], Image.Resampling, float | None], list[Planes]]
 
 
 class Colour(NamedTuple):
@@ -41,11 +42,14 @@ def crop_tiles(
     return cut_tiles(Reduced.whole(image), tiling, pad, resample, exact=exact)
 
 
-def pillow_scaled(picture: Reduced, size: Size, method: Image.Resampling, gap: float | None) -> Planes:
+def pillow_scaled(picture: Reduced, sizes: Sequence[Size], method: Image.Resampling, gap: float | None) -> list[Planes]:
     """Pillow's filter; with a gap, whole pixels are averaged first to no less than so many times the size."""
-    scaled = picture.image.resize(size, method, picture.box, gap)
-    bands = scaled.split() if scaled.mode == "RGB" else (scaled,) * 3
-    return [np.asarray(band) for band in bands]
+    made: list[Planes] = []
+    for size in sizes:
+        scaled = picture.image.resize(size, method, picture.box, gap)
+        bands = scaled.split() if scaled.mode == "RGB" else (scaled,) * 3
+        made.append([np.asarray(band) for band in bands])
+    return made
 
 
 def cut_tiles(
@@ -82,12 +86,14 @@ def cut_tiles(
     side, (cols, rows) = tiling.tile_size, tiling.grid
     tiles = np.empty((tiling.tiles, 3, side, side), np.uint8)
     local = tiles[-rows * cols :].reshape(rows, cols, 3, side, side)
-    for channel, scaled in enumerate(scaler(picture, tiling.scaled, method, gap)):
+    sizes = [tiling.scaled, Size(side, side)] if tiling.has_thumbnail else [tiling.scaled]
+    whole, *thumbnails = scaler(picture, sizes, method, gap)
+    for channel, scaled in enumerate(whole):
         plane = _on_canvas(scaled, tiling, pad[channel])  # [rows·S, cols·S]
         local[:, :, channel] = plane.reshape(rows, side, cols, side).transpose(0, 2, 1, 3)  # [rows, cols, S, S]
-    if tiling.has_thumbnail:
-        for channel, thumbnail in enumerate(scaler(picture, Size(side, side), method, gap)):
-            tiles[0, channel] = thumbnail  # [S, S]
+    for thumbnail in thumbnails:
+        for channel, scaled in enumerate(thumbnail):
+            tiles[0, channel] = scaled  # [S, S]
     return tiles
 
 
