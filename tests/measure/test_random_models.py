@@ -82,7 +82,7 @@ def test_policies_are_run_in_turns_where_they_fit(
         return plain(self, embeds, **more)
 
     monkeypatch.setattr(Decoder, "prefill", watched)
-    monkeypatch.setattr("stages.bench.fit_together", lambda models: together)
+    monkeypatch.setattr("stages.measure.bench_job.fit_together", lambda models: together)
     sizes = {"prompt_tokens": (8, 24), "generate": 2, "runs": 2, "warmup": 0, "threads": 1, "tiles": (1, 2)}
     config = BenchConfig(preset="tiny", layers=1, policy=("mix", "paper"), ceilings=False, **sizes)  # type: ignore[arg-type]
     summary = result_of(bench(config, None, keep=tmp_path))
