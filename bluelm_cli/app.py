@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from bluelm_cli import console
 from stages.artifacts.errors import BluelmError, UsageError
+from stages.artifacts.silence import send_no_statistics
 
 # In the order of the pipeline. A command's module and function have its name, with _ for -.
 COMMANDS = (
@@ -135,6 +136,7 @@ def root(
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
+    send_no_statistics()
     words = list(sys.argv[1:] if argv is None else argv)
     # --debug is taken anywhere, since it is usually added to a line that just failed.
     options = words[: words.index("--")] if "--" in words else words

@@ -110,6 +110,7 @@ def run_job(
         UsageError, ArtifactError, ModelError, ImageError: the model or the workload cannot be run.
     """
     from dataclasses import replace
+    from importlib.util import find_spec
 
     from stages.device.runtime.memory import peak_rss_mb
     from stages.measure.ceilings import ceiling_process, summarise_ceilings
@@ -121,7 +122,12 @@ def run_job(
         opened = yield from open_models(config, source, keep, stack)
         opened += [BenchModel(one.path, opened[0].config, one.path.name) for one in more]
         models = [replace(model, threads=count) for count in threads for model in opened]
-        tops = stack.enter_context(ceiling_process(config.threads or usable_cores())) if config.ceilings else None
+        measured = config.ceilings and find_spec("onnx") is not None
+        if config.ceilings and not measured:
+            yield Notice(
+                "What this machine reaches at most is left out: it takes onnx, which is not installed."
+            )
+        tops = stack.enter_context(ceiling_process(config.threads or usable_cores())) if measured else None
         share = busy_share()
         if share is not None and share > BUSY:
             yield Notice(

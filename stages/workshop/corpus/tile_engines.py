@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal
 
 from stages.artifacts.errors import DataError, UsageError
+from stages.artifacts.silence import send_no_statistics
 from stages.workshop.corpus.processes import cores, process_pool
 from stages.workshop.corpus.tile_shards import ShardOutcome, ShardTask, cut_shard
 
@@ -136,8 +137,7 @@ def _ray() -> Any:
             "It hands the shards to the machines of a cluster.",
             "Install it: pip install 'bluelm[cluster]'",
         )
-    # Ray reports each start to its makers otherwise.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    send_no_statistics()
     import ray
 
     return ray
