@@ -151,7 +151,7 @@ def read_device_config(folder: Path) -> DeviceConfig:
     path = folder / DEVICE_CONFIG_FILE
     remake = "Export the model again: bluelm export CHECKPOINT --out FOLDER --force"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()  # what is not UTF-8 is no JSON
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read: {error.strerror}.", "The runtime needs it to run the graphs.", remake

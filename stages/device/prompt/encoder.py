@@ -171,5 +171,12 @@ def load_prompt_encoder(
             "Without it no prompt can be built.",
             "Export the model again.",
         ) from error
-    template = ChatTemplate(template_path.read_text(encoding="utf-8"))
+    try:
+        template = ChatTemplate(template_path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{template_path} is not UTF-8: {error.reason} at byte {error.start}.",
+            "Without it no prompt can be built.",
+            "Export the model again.",
+        ) from error
     return PromptEncoder(tokenizer, template, image_token, dict(variables or {}))
