@@ -14,7 +14,6 @@ from stages.device.imaging.geometry import Size
 from stages.workshop.corpus.rendering.page import Page
 from stages.workshop.corpus.rendering.page_text import words_on
 from stages.workshop.corpus.rendering.scene import Look
-from stages.workshop.corpus.rendering.tasks import FAMILIES
 
 TOLD = ["word", "price", "date", "code", "lines", "table", "memo", "receipt", "form", "chart"]
 TOLD += ["document", "screen-list"]
@@ -45,6 +44,7 @@ def test_a_corpus_of_text_has_no_pictures(tmp_path: Path) -> None:
 
 
 def test_what_is_no_page_cannot_be_told() -> None:
-    with pytest.raises(BluelmError, match="single-shape"):
-        list(run(RenderConfig(tasks=("colour",), train=3, heldout=1, form="text"), Path("/nowhere/at/all")))
-    assert "single-shape" in FAMILIES
+    config = RenderConfig(tasks=("colour", "word"), train=3, heldout=1, form="text")
+    with pytest.raises(BluelmError, match="single-shape draws pictures, not pages") as caught:
+        list(run(config, Path("/nowhere/at/all")))
+    assert "Leave out colour" in caught.value.fix

@@ -30,6 +30,8 @@ _JPEG_QUALITY = 92
 _CHUNK = 64
 _TRIES = 2000
 _OVERFLOWS = 300
+# So many pictures without a page among them: a family that asks what is absent draws either.
+_SCENES = 100
 
 
 def render(job: Job, split: Split, numbers: range, folder: Path, processes: int) -> Iterator[list[Row]]:
@@ -72,7 +74,7 @@ def draw_page(job: Job, split: Split, index: int) -> tuple[Page, tuple[Exchange,
 
     def finish(drawn: Scene | Page) -> Page:
         if not isinstance(drawn, Page):
-            raise PageOverflowError
+            raise _NoPageError
         return drawn
 
     return _draw(job, split, index, finish)
@@ -85,7 +87,7 @@ def _draw(
     turns = job.order(split)
     name = turns[index % len(turns)]
     wanted = job.families[name]
-    overflows = 0
+    overflows = scenes = 0
     for attempt in range(_TRIES):
         rng = np.random.default_rng([job.seed, SPLITS.index(split), index, attempt])
         look = replace(job.look, size=job.draw_size(rng, name))
@@ -100,9 +102,26 @@ def _draw(
             if overflows == _OVERFLOWS:
                 break
             continue
+        except _NoPageError:
+            scenes += 1
+            if scenes == _SCENES:
+                raise _no_page(name, wanted) from None
+            continue
         chosen = rng.permutation(len(exchanges))
         return finished, tuple(exchanges[place] for place in chosen)
     raise _nothing_drawn(job, name, wanted, overflows)
+
+
+class _NoPageError(Exception):
+    """What was drawn is a picture, not a page."""
+
+
+def _no_page(name: str, tasks: tuple[str, ...]) -> DataError:
+    return DataError(
+        f"{name} draws pictures, not pages.",
+        "Told in words (form: text) nothing of them is left.",
+        f"Leave out {', '.join(tasks)}, or draw pictures: --set form=jpeg",
+    )
 
 
 def _nothing_drawn(job: Job, name: str, tasks: tuple[str, ...], overflows: int) -> DataError:
