@@ -12,6 +12,8 @@ from typing import IO
 
 from stages.artifacts.errors import ArtifactError, BluelmError
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def refuse_here(out: Path) -> None:
     """Refuses a target whose replacement would take the current folder away.
@@ -108,8 +110,9 @@ def _disk_reason(error: Exception, folder: Path) -> str | None:
     """The system's words where an error says that this folder cannot be written; None for any other error."""
     if not isinstance(error, OSError):
         # safetensors and onnx wrap the system's error in their own; its number stands in the text.
-        return os.strerror(errno.ENOSPC) if f"os error {errno.ENOSPC}" in str(error) else None
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        wrapped = (number for number in (*_NO_ROOM, errno.EROFS) if f"(os error {number})" in str(error))
+        return next((os.strerror(number) for number in wrapped), None)
+    if error.errno in _NO_ROOM:
         return error.strerror
     here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)
     return error.strerror if here and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else None

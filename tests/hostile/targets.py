@@ -196,7 +196,8 @@ _MANIFEST = {
 _TOKENIZER = {
     "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
     "pre_tokenizer": None,
-    "post_processor": None, "decoder": None, "model": {"type": "BPE", "vocab": {"H": 0, "i": 1, "<image>": 2}, "merges": []},
+    "post_processor": None, "decoder": None,
+    "model": {"type": "BPE", "vocab": {"H": 0, "i": 1, "<image>": 2}, "merges": []},
 }  # fmt: skip
 SEEDS: dict[str, tuple[bytes, ...]] = {
     "picture": tuple(_pictures()),

@@ -156,7 +156,7 @@ def test_code_in_a_model_folder_is_never_run(tmp_path: Path, bluelm: Run) -> Non
     owned, folder = tmp_path / "owned", tmp_path / "model"
     folder.mkdir()
     (folder / "evil.py").write_text(f"import os\nos.mkdir({str(owned)!r})\nclass A: pass\n")
-    auto = {name: "evil.A" for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoProcessor")}
+    auto = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoProcessor"), "evil.A")
     config = {"model_type": "evil", "architectures": ["A"], "auto_map": auto, "trust_remote_code": True}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.A", None]}}))

@@ -70,7 +70,7 @@ NAMES = [
     b"caf\xe9.png",
     b"$(id).png",
     b"a'b\"c.png",
-]  # noqa: E501
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name))

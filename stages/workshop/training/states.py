@@ -24,6 +24,7 @@ from stages.workshop.training.history import History, history_from
 MARKER = "complete.json"
 # What transformers calls its folders; `TrainerState` and our marker give the step.
 PREFIX = "checkpoint-"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch.save says, as a RuntimeError, when a write comes short.
 _TORCH_WRITE_FAILED = ("file write failed", "PytorchStreamWriter failed", "unexpected pos")
 
@@ -65,10 +66,12 @@ def writing(folder: Path, step: int) -> Iterator[None]:
 
 def _is_full(error: Exception) -> bool:
     """Whether the disk was too full: torch and safetensors wrap the system's error in words of their own."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return True
     text = str(error)
-    return f"os error {errno.ENOSPC}" in text or any(words in text for words in _TORCH_WRITE_FAILED)
+    return any(f"(os error {number})" in text for number in _NO_ROOM) or any(
+        words in text for words in _TORCH_WRITE_FAILED
+    )
 
 
 def mark_complete(folder: Path, step: int, history: History) -> None:
