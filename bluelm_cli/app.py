@@ -55,6 +55,9 @@ PATH_ERRORS = {
     errno.EDQUOT,
 }
 
+# What libraries say of memory that they do not get.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "annot allocate memory", "bad_alloc", "bad allocation")
+
 
 def _load(name: str) -> Any:
     """Builds one command from its module: a plain function, or a typer app for a group."""
@@ -153,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        if (problem := _path_problem(error) or _name_problem(error, words)) is not None:
+        if (problem := _path_problem(error) or _name_problem(error, words) or _memory_problem(error)) is not None:
             console.show_error(problem)
             sys.exit(EXIT_USER)
         console.show_bug(error)
@@ -182,6 +185,18 @@ def _name_problem(error: Exception, words: list[str]) -> UsageError | None:
         f"A file name is not UTF-8: {', '.join(named) or error}.",
         "What bluelm writes is UTF-8 and cannot name that file.",
         "Rename the file.",
+    )
+
+
+def _memory_problem(error: Exception) -> UsageError | None:
+    """The three beats of a machine without memory left, in the words of Python, torch or onnxruntime; else None."""
+    lacks = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if not (lacks or isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)):
+        return None
+    return UsageError(
+        "The memory is used up.",
+        "The command needs more than this process may have; nothing was replaced.",
+        "Close other programs, raise the limit (ulimit -v), or work on less at a time: smaller batches, fewer tiles.",
     )
 
 

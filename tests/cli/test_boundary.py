@@ -101,3 +101,17 @@ def test_a_file_here_does_not_shadow_a_default_recipe(
     # A narrow terminal breaks the line between the words.
     shown = " ".join(bluelm(name, "--help").out.replace("│", " ").split())
     assert f"[default: ({name}.yaml)]" in shown
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.ENOMEM, "x"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 bytes")],
+)
+def test_memory_that_is_used_up(
+    bluelm: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def refuse(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("stages.artifacts.lineage.read_any", refuse)
+    assert_three_beats(bluelm("info", tmp_path), "The memory is used up")
