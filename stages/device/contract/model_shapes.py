@@ -62,7 +62,8 @@ MODEL_PRESETS: Mapping[str, ModelPreset] = MappingProxyType(
             text_mlp=768,
             text_heads=4,
             text_kv_heads=2,
-            vocab_size=384,
+            # Bytes, and nothing merged: letters are written down one by one, as they are read (RESULTS.md).
+            vocab_size=260,
             max_positions=2048,
         ),
         # Trains from random weights on 2 cores in minutes.
