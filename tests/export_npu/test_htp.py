@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stages.artifacts.errors import ModelError
 from stages.device.runtime.static_model import cpu_graphs
@@ -57,6 +58,20 @@ def test_the_compiled_decoder_computes_the_simulation(
                 steps = np.abs(found[name].astype(int) - stored)
                 span = int(stored.max()) - int(stored.min())
                 assert steps.max() <= (2 if stored.dtype == np.uint8 else 2e-2 * span), (graph, name)
+
+
+@pytest.mark.slow
+def test_the_compiled_patch_embedding_takes_bytes(
+    exported: Exported, corpus: Path, python: Path, tmp_path: Path
+) -> None:
+    with Image.open(corpus / "images" / "0.png") as picture:
+        tiles = np.stack([np.asarray(picture).transpose(2, 0, 1)] * exported.model.tiles)
+    feeds = {"pixel_values": tiles}
+    expected = cpu_graphs(exported.folder, 1)("patch_embed", feeds)["patch_embeds"].astype(int)
+    with HtpProcess(python) as htp:
+        htp.compile(chip_of("snapdragon-8-gen-3"), {"patch_embed": exported.folder / "patch_embed.onnx"}, tmp_path)
+        found = htp.run("patch_embed", feeds)["patch_embeds"]
+    assert np.abs(found - expected).max() <= 2e-3 * (expected.max() - expected.min())
 
 
 @pytest.mark.slow
