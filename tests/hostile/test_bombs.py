@@ -20,7 +20,7 @@ from stages.artifacts.folder import open_artifact
 from stages.artifacts.recipes import parse_set, read_recipe, read_yaml, validate
 from stages.workshop.corpus.readers.opening import open_rows
 from stages.workshop.corpus.row import BadRow, Row
-from tests.hostile.targets import Outer, attempt
+from tests.hostile.targets import ROWS, Outer, attempt
 
 Run = Callable[..., Any]
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -135,7 +135,7 @@ class Opened:
 def test_pickles_are_never_opened(tmp_path: Path, bluelm: Run) -> None:
     owned, folder = tmp_path / "owned", tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "bluelmv"}')
+    (folder / "config.json").write_text('{"model_type": "bluelm_v"}')
     for name in ("pytorch_model.bin", "model.safetensors", "training_args.bin"):
         (folder / name).write_bytes(pickle.dumps(Opened(owned)))
     for words in (
@@ -161,12 +161,14 @@ def test_code_in_a_model_folder_is_never_run(tmp_path: Path, bluelm: Run) -> Non
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.A", None]}}))
     (folder / "processor_config.json").write_text(json.dumps({"auto_map": {"AutoProcessor": "evil.A"}}))
+    rows = tmp_path / "rows.json"
+    rows.write_bytes(ROWS)
     for words in (
         ("quantize", folder, "--dry-run"),
         ("adopt", folder, "--dry-run"),
         ("finetune", folder, "--data", folder, "--dry-run"),
         ("chat", folder, "--prompt", "x"),
-        ("data", "check", folder, "--model", folder, "--dry-run"),
+        ("data", "check", rows, "--model", folder, "--threads", 1),
     ):
         done = bluelm(*words)
         assert done.code == 2, (words, done.err)
@@ -174,7 +176,7 @@ def test_code_in_a_model_folder_is_never_run(tmp_path: Path, bluelm: Run) -> Non
     assert not owned.exists()
 
 
-@pytest.mark.parametrize("location", ["../outside.data", "/etc/hostname", "linked.data"])
+@pytest.mark.parametrize("location", ["inside.data", "../outside.data", "/etc/hostname", "linked.data"])
 def test_graphs_whose_weights_lie_outside_their_folder(tmp_path: Path, location: str) -> None:
     import numpy as np
     import onnx
@@ -185,7 +187,8 @@ def test_graphs_whose_weights_lie_outside_their_folder(tmp_path: Path, location:
     folder = tmp_path / "model"
     folder.mkdir()
     secret = np.arange(16, dtype=np.float32)
-    (tmp_path / "outside.data").write_bytes(secret.tobytes())
+    for data in (tmp_path / "outside.data", folder / "inside.data"):
+        data.write_bytes(secret.tobytes())
     (folder / "linked.data").symlink_to(tmp_path / "outside.data")
     weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[16])
     weights.data_location = TensorProto.EXTERNAL
@@ -201,6 +204,9 @@ def test_graphs_whose_weights_lie_outside_their_folder(tmp_path: Path, location:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     (folder / "g.onnx").write_bytes(model.SerializeToString())
     assert onnx.load(folder / "g.onnx", load_external_data=False).graph.name == "g"
+    if location == "inside.data":
+        assert np.array_equal(Graph(folder / "g.onnx", threads=1).session.run(None, {})[0], secret)
+        return
     with pytest.raises(ModelError):
         Graph(folder / "g.onnx", threads=1)
 
