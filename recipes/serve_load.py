@@ -1,10 +1,12 @@
 """A server under load: many clients at once, some of which vanish, stop half-way, or send what is no picture.
 
-    python recipes/serve_load.py [MODEL] [--clients 64] [--seconds 60] [--warm-up 200]
+    python recipes/serve_load.py [MODEL] [--clients 64] [--seconds 60 | --minutes 60] [--warm-up 200]
 
-Starts `bluelm chat MODEL --serve`, warms it up, lets the clients loose, and holds what is left against four claims:
+Starts `bluelm chat MODEL --serve`, warms it up, lets the clients loose, and holds what is left against six claims:
 it still answers; each accepted request ended as answered, encoded, cancelled or failed; the 429s that clients got are
-those the server counted; its memory is that after the warm-up within 5 %. Exit code 1 where one does not hold.
+those the server counted; its memory is that after the warm-up within 5 %, also as the medians of the first and the last
+quarter of the time under load; so are its threads and, to the last one, its open files. Exit code 1 where one does not
+hold.
 """
 
 from __future__ import annotations
@@ -44,8 +46,13 @@ SHARES = {
     "50 MB": 1,
     "broken picture": 2,
     "bomb": 2,
+    "half a head": 2,
+    "closes its sending side": 3,
+    "reads slowly": 3,
 }
 _GROWTH = 0.05
+# Seconds between two looks at the server's memory, files and threads while it is under load.
+_LOOK_S = 1.0
 
 
 @dataclass
@@ -84,6 +91,10 @@ class Load:
             length = len(body) if kind != "half a body" else 2 * len(body)
             path, type_ = (f"{AHEAD_PATH}?user={number}", PNG) if kind == "picture ahead" else (PATH, JSON)
             head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {type_}\r\n"
+            if kind == "half a head":
+                writer.write(head[: random_.randrange(len(head))].encode())
+                await asyncio.sleep(random_.uniform(0, 2))
+                return "left"
             writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode())
             for start in range(0, len(body), 1 << 20):
                 writer.write(body[start : start + (1 << 20)])
@@ -91,10 +102,15 @@ class Load:
             if kind in ("half a body", "vanishes while waiting"):
                 await asyncio.sleep(random_.uniform(0, 0.3))
                 return "left"
+            if kind == "closes its sending side":
+                writer.write_eof()
+                return "closed" if not await reader.read() else "answered"
+            if kind == "reads slowly":
+                await asyncio.sleep(random_.uniform(0, 2))
             started = time.perf_counter()
             line = await reader.readline()
             status = line.split()[1].decode() if line else "closed"
-            if status == "200":
+            if status == "200" and kind != "reads slowly":
                 self.first_s.setdefault(kind, []).append(time.perf_counter() - started)
             if kind == "vanishes in the stream" and status == "200":
                 await reader.readuntil(b"data:")
@@ -151,13 +167,45 @@ def _body(kind: str, random_: random.Random, number: int) -> bytes:
         "temperature": 1,
         "user": str(number),
     }
-    return json.dumps(asked | ({"stream": True} if "stream" in kind else {})).encode()
+    return json.dumps(asked | ({"stream": True} if "stream" in kind or kind == "reads slowly" else {})).encode()
 
 
-async def run_clients(load: Load, clients: int, until: Callable[[], bool]) -> None:
-    """All clients at once, each until `until` says so."""
+@dataclass(frozen=True)
+class Held:
+    """What the server holds at a moment."""
+
+    rss_mb: float
+    files: int
+    threads: int
+
+    @classmethod
+    def by(cls, process: psutil.Process) -> Held:
+        """Looks now."""
+        with process.oneshot():
+            return cls(process.memory_info().rss / 1e6, process.num_fds(), process.num_threads())
+
+
+async def run_clients(load: Load, clients: int, until: Callable[[], bool], process: psutil.Process) -> list[Held]:
+    """All clients at once, each until `until` says so; what the server held meanwhile."""
+    held: list[Held] = []
+
+    async def look() -> None:
+        while True:
+            held.append(Held.by(process))
+            await asyncio.sleep(_LOOK_S)
+
+    looking = asyncio.create_task(look())
     tasks: list[Awaitable[None]] = [load.client(number, until) for number in range(clients)]
     await asyncio.gather(*tasks)
+    looking.cancel()
+    return held
+
+
+def drift(held: list[Held]) -> float:
+    """Memory in the last quarter of the time against the first, by their medians."""
+    quarter = max(len(held) // 4, 1)
+    first, last = (median(one.rss_mb for one in part) for part in (held[:quarter], held[-quarter:]))
+    return last / first
 
 
 def metrics(port: int) -> dict[str, float]:
@@ -167,27 +215,33 @@ def metrics(port: int) -> dict[str, float]:
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
 
 
-def settled(port: int, process: psutil.Process) -> float:
-    """Waits until nothing waits or runs; the server's memory then, in MB."""
+def settled(port: int, process: psutil.Process) -> Held:
+    """Waits until nothing waits or runs; what the server holds then."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found = metrics(port)
         if not found["bluelm_queue_length"] and not found["bluelm_requests_running"]:
             break
         time.sleep(0.1)
-    time.sleep(2)
-    return float(process.memory_info().rss) / 1e6
+    # The listener's and the engine's own remain; connections of clients that left end with their last byte.
+    held, end = Held.by(process), time.monotonic() + 20
+    while time.monotonic() < end:
+        time.sleep(2)
+        before, held = held, Held.by(process)
+        if held.files == before.files:
+            break
+    return held
 
 
 def measured(arguments: argparse.Namespace, port: int, process: psutil.Process) -> dict[str, Any]:
     """Warm-up, load, and what the claims are held against."""
     warm = Load(port)
     wanted = arguments.warm_up
-    asyncio.run(run_clients(warm, arguments.clients, lambda: sum(warm.seen.values()) >= wanted))
+    asyncio.run(run_clients(warm, arguments.clients, lambda: sum(warm.seen.values()) >= wanted, process))
     before = settled(port, process)
     load = Load(port)
     end = time.monotonic() + arguments.seconds
-    asyncio.run(run_clients(load, arguments.clients, lambda: time.monotonic() >= end))
+    held = asyncio.run(run_clients(load, arguments.clients, lambda: time.monotonic() >= end, process))
     after = settled(port, process)
     found = metrics(port)
     served_429 = int(found.get('bluelm_requests_total{status="429"}', 0))
@@ -202,7 +256,10 @@ def measured(arguments: argparse.Namespace, port: int, process: psutil.Process) 
         "every stream was whole": not any(ended == "cut" for _, ended in load.seen),
         "no answer of the server's own fault": not any(ended.startswith("5") for _, ended in load.seen),
         "clients' 429s are the server's": refused <= served_429,
-        "memory": after <= before * (1 + _GROWTH),
+        "memory": after.rss_mb <= before.rss_mb * (1 + _GROWTH),
+        "memory under load": drift(held) <= 1 + _GROWTH,
+        "open files": after.files <= before.files,
+        "threads": after.threads <= before.threads,
     }
     return {
         "requests": sum(load.seen.values()),
@@ -211,7 +268,23 @@ def measured(arguments: argparse.Namespace, port: int, process: psutil.Process) 
         "jobs": ends,
         "429": {"clients": refused, "server": served_429},
         "first_byte_s": {"median": median(first), "p95": sorted(first)[int(len(first) * 0.95)]} if first else None,
-        "memory_mb": {"after_warm_up": before, "after_load": after, "ratio": after / before},
+        "memory_mb": {
+            "after_warm_up": before.rss_mb,
+            "after_load": after.rss_mb,
+            "ratio": after.rss_mb / before.rss_mb,
+            "most": max(one.rss_mb for one in held),
+            "last_quarter_to_first": drift(held),
+        },
+        "open_files": {
+            "after_warm_up": before.files,
+            "most": max(one.files for one in held),
+            "after_load": after.files,
+        },
+        "threads": {
+            "after_warm_up": before.threads,
+            "most": max(one.threads for one in held),
+            "after_load": after.threads,
+        },
         "claims": claims,
     }
 
@@ -228,8 +301,10 @@ def main() -> int:
     parser.add_argument("model", nargs="*", help="an exported model (default: the demo's)")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--minutes", type=float, help="instead of --seconds")
     parser.add_argument("--warm-up", type=int, default=200, help="requests before memory is looked at")
     arguments = parser.parse_args()
+    arguments.seconds = arguments.seconds if arguments.minutes is None else arguments.minutes * 60
     start = "import sys; from bluelm_cli.app import main; main(sys.argv[1:])"
     # Half-sent bodies are let go of within the run; all else is as it comes.
     words = ["chat", *arguments.model, "--serve", "0", "--set", "limits.body_s=5", "--json"]

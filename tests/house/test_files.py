@@ -17,7 +17,7 @@ LONGER: dict[str, str] = {}
 PACKAGES = ("bluelm_cli", "stages")
 TOP_LEVEL = {
     *("bluelm_cli", "stages", "recipes", "tests", "pyproject.toml", "README.md"),
-    *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "constraints.txt"),
+    *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "constraints.txt"),
 }
 # What tools and runs leave beside the project's own files; all of it is ignored by git.
 NOT_OURS = {"build", "dist", "demo", "tile-preview"}

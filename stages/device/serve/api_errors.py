@@ -70,7 +70,12 @@ def queue_full(message: str, retry_after: int) -> ApiError:
 
 def connections_full() -> ApiError:
     """One client too many."""
-    return ApiError(503, "Too many clients are connected. Try again later.", kind=_SERVER, headers={"Retry-After": "5"})
+    return ApiError(
+        503,
+        "Too many clients are connected (limits.connections). Try again later.",
+        kind=_SERVER,
+        headers={"Retry-After": "5"},
+    )
 
 
 def our_fault() -> ApiError:

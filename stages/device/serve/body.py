@@ -142,7 +142,7 @@ async def read_body(request: Request, limits: ServeLimits, share: Share, most_mb
                 share.grow(len(piece))
                 pieces.append(piece)
     except TimeoutError:
-        message = f"The request's body did not come within {limits.body_s:g} s."
+        message = f"The request's body did not come within {limits.body_s:g} s (--set limits.body_s)."
         late = stopping() if share.buffer.ended else ApiError(408, message, "request_timeout")
         late.headers["Connection"] = "close"
         raise late from None
@@ -166,4 +166,7 @@ def _check_announced(request: Request, limit: int) -> None:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The request is larger than the {limit:,} bytes that this server takes.", "request_too_large")
+    message = (
+        f"The request is larger than the {limit:,} bytes that this server takes (--set limits.body_mb, picture_mb)."
+    )
+    return ApiError(413, message, "request_too_large")

@@ -75,7 +75,8 @@ def read_request(body: Any, defaults: AnswerOptions, limits: ServeLimits) -> Cha
     if not messages:
         raise bad_value("messages", "empty array. Expected an array with minimum length 1.", "empty_array")
     if len(pictures) > limits.pictures:
-        raise bad_value("messages", f"{len(pictures)} pictures; this server takes {limits.pictures} in a request.")
+        many = f"{len(pictures)} pictures; this server takes {limits.pictures} in a request (--set limits.pictures)."
+        raise bad_value("messages", many)
     stream = fields.flag("stream")
     return ChatRequest(
         model=fields.text("model") if fields.given("model") else None,

@@ -42,7 +42,7 @@ class PictureFolder:
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:
-            raise _refused(place, f"It is larger than the {limit:,} bytes that this server takes.")
+            raise _refused(place, f"It is larger than the {limit:,} bytes that this server takes (limits.picture_mb).")
         return data
 
     def _inside(self, url: str, place: str) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class PictureSources:
             raise ApiError(
                 400,
                 f"{picture_name(place)} has {size.width}×{size.height} pixels; "
-                f"this server takes {self._limits.megapixels:g} megapixels.",
+                f"this server takes {self._limits.megapixels:g} megapixels (--set limits.megapixels).",
                 "image_too_large",
                 place or None,
             )
@@ -144,7 +144,7 @@ def _within(data: bytes, place: str, limit: int) -> bytes:
 
 
 def _too_large(place: str, limit: int) -> ApiError:
-    message = f"The picture at '{place}' is larger than the {limit:,} bytes that this server takes."
+    message = f"The picture at '{place}' is larger than the {limit:,} bytes that this server takes (limits.picture_mb)."
     return ApiError(400, message, "image_too_large", place)
 
 

@@ -118,7 +118,7 @@ class RemotePictures:
             watchdog.cancel()
             connection.close()
         if len(data) > limit:
-            raise _refused(place, f"It is larger than the {limit:,} bytes that this server takes.")
+            raise _refused(place, f"It is larger than the {limit:,} bytes that this server takes (limits.picture_mb).")
         return data
 
     def _address(self, host: str, port: int, place: str) -> str:
