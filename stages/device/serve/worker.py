@@ -83,12 +83,14 @@ class Worker:
     def full(self) -> ApiError:
         """The answer where there is no place."""
         seconds = self._retry_s()
-        message = f"The server is busy: {self.queued} requests wait, it takes no more (limits.queue). Try again in {seconds} s."
+        waiting = f"{self.queued} requests wait, no more may (limits.queue)."
+        message = f"The server is busy: {waiting} Try again in {seconds} s."
         return queue_full(message, seconds)
 
     def _client_full(self) -> ApiError:
         seconds, each = self._retry_s(), self._queue.each
-        message = f"{each} of your requests wait; this server takes no more of one client (limits.client_queue). Try again in {seconds} s."
+        waiting = f"{each} of your requests wait, no more may of one client (limits.client_queue)."
+        message = f"{waiting} Try again in {seconds} s."
         return queue_full(message, seconds)
 
     def _retry_s(self) -> int:
