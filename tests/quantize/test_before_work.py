@@ -16,6 +16,9 @@ from stages.artifacts.events import result_of
 from stages.artifacts.folder import ArtifactSpec, create
 from stages.artifacts.recipes import load_config, recipes_folder
 from stages.quantize import QuantizeConfig, plan, run
+from stages.workshop.quant.methods.folding import connector_points, decoder_points, tower_points
+from stages.workshop.quant.modules import checkpoint_config, empty_model
+from stages.workshop.quant.preflight import SMOOTHED, SMOOTHED_IN_CONNECTOR
 from stages.workshop.quant.tensor_files import TensorFolder
 
 
@@ -72,6 +75,29 @@ def test_smoothing_without_prompts_and_rules_for_nothing(checkpoint: Path, tmp_p
         "--data is missing: inputs would be smoothed.",
         "smoothing, rule 1, '*.no_proj', matches no Linear of this model.",
     ]
+
+
+def test_smoothing_that_no_layer_before_can_take(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+    asked = config_of('smoothing=[{"modules": "*.fc2"}, {"modules": "*.fc?"}, {"modules": "*.lm_head"}]')
+    whats = problems_of(asked, checkpoint, corpus, tmp_path / "q")
+    assert whats == [
+        "smoothing, rule 1, '*.fc2', matches no Linear whose inputs can be smoothed.",
+        "smoothing, rule 3, '*.lm_head', matches no Linear whose inputs can be smoothed.",
+    ]
+
+
+def test_what_can_be_smoothed_is_what_folding_knows(checkpoint: Path) -> None:
+    model = empty_model(checkpoint_config(checkpoint))
+    text = model.config.text_config
+    layer = model.language_model.model.layers[0]
+    points = [
+        *decoder_points(layer, text.num_attention_heads, text.num_key_value_heads),
+        *tower_points(model.vision_tower.encoder.layers[0]),
+    ]
+    consumers = {consumer.rpartition(".")[2] for point in points for consumer in point.consumers}
+    assert consumers == set(SMOOTHED)
+    (point,) = connector_points(model.multi_modal_projector)
+    assert set(point.consumers) <= set(SMOOTHED_IN_CONNECTOR)
 
 
 @pytest.mark.parametrize("module", ["language_model.model.embed_tokens", "language_model.lm_head"])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 TOWER_LAYERS = "vision_tower.encoder.layers."
 TOWER, CONNECTOR = "vision_tower.", "multi_modal_projector."
+# Linears whose inputs the layer before can take scales of: the consumers of `methods/folding.py`.
+SMOOTHED = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1")
+SMOOTHED_IN_CONNECTOR = ("fuse", "linear_1")
 
 
 def bad_weights(source: TensorSource, plan: WeightPlan) -> list[BluelmError]:
@@ -73,7 +76,22 @@ def method_problems(
                     "Mend the pattern or remove the rule.",
                 )
             )
+        elif not any(rule.matches(name) and takes_scales(name, tower_layers) for name in plan.linears):
+            problems.append(
+                RecipeError(
+                    f"smoothing, rule {index}, {rule.modules!r}, matches no Linear whose inputs can be smoothed.",
+                    "Scales have to go into the norm or Linear before, and there is none behind which nothing but "
+                    "products stands.",
+                    f"Remove the rule, or name others: {', '.join((*SMOOTHED, *SMOOTHED_IN_CONNECTOR))}",
+                )
+            )
     return problems
+
+
+def takes_scales(name: str, tower_layers: int) -> bool:
+    """Whether the layer before a Linear can take scales of its inputs."""
+    known = SMOOTHED_IN_CONNECTOR if name.startswith(CONNECTOR) else SMOOTHED
+    return reached(name, tower_layers) and name.rpartition(".")[2] in known
 
 
 def reached(name: str, tower_layers: int) -> bool:
