@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import IO
 from stages.artifacts.errors import ArtifactError, BluelmError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How numpy's tofile tells of a file that took only a part.
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 def refuse_here(out: Path) -> None:
@@ -112,6 +115,8 @@ def _disk_reason(error: Exception, folder: Path) -> str | None:
         # safetensors and onnx wrap the system's error in their own; its number stands in the text.
         wrapped = (number for number in (*_NO_ROOM, errno.EROFS) if f"(os error {number})" in str(error))
         return next((os.strerror(number) for number in wrapped), None)
+    if error.errno is None and _SHORT_WRITE.search(str(error)):
+        return os.strerror(errno.ENOSPC)
     if error.errno in _NO_ROOM:
         return error.strerror
     here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)

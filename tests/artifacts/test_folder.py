@@ -304,3 +304,18 @@ def test_a_link_to_an_empty_folder_is_replaced_not_followed(tmp_path: Path) -> N
     write(tmp_path / "out", spec_of())
     assert (tmp_path / "out/a.txt").is_file()
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("42160 requested and 26844 written"), "No space left"),
+        (RuntimeError("I/O error: File too large (os error 27)"), "File too large"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left"),
+        (RuntimeError("I/O error: Read-only file system (os error 30)"), "Read-only"),
+    ],
+)
+def test_a_disk_that_refuses_in_the_words_of_libraries(tmp_path: Path, error: Exception, words: str) -> None:
+    with pytest.raises(ArtifactError, match=words), create(tmp_path / "out", spec_of()):
+        raise error
+    assert leftovers(tmp_path) == []

@@ -127,7 +127,8 @@ def _compile(source: str) -> jinja2.Template:
     environment.globals["strftime_now"] = _now
     try:
         return environment.from_string(source)
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, ValueError, ArithmeticError, RecursionError, SyntaxError) as error:
+        # Beyond its own, what Python makes of a number of thousands of digits or of brackets without end.
         raise ModelError(
             f"The chat template cannot be read: {error}.",
             "Without it no prompt can be built.",

@@ -6,18 +6,19 @@ recipe ──> tower ┴──> TowerTrainer ──> model.safetensors, preproce
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from stages.artifacts.atomic_file import write_atomically
 from stages.artifacts.digest import digest_file
 from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Events, Finished, Notice
@@ -42,6 +43,8 @@ from stages.workshop.training.tower_reading import GlyphSet, TowerReader, TowerT
 from stages.workshop.training.tower_recipe import TowerRecipe
 from stages.workshop.training.trainer import StageTrainer
 
+# What was found out about the tower, for the manifest.
+READING_FILE = "reading.json"
 HEAD_FILE = Path("reader") / "head.safetensors"
 # What must be the same for weights to be taken over.
 _SHAPE = ("tower", "slots", "scripts")
@@ -177,15 +180,14 @@ def _fill(draft: Draft, recipe: TowerRecipe, machine: Machine, start: Path | Non
     draft.outside |= {HISTORY_FILE, PLOT_FILE}
     curve = read_curve(draft.path) if draft.resumed else None
     if curve is None:
-        curve, metrics = yield from _train(draft, recipe, machine, start)
-        draft.metrics.update(metrics)
+        curve = yield from _train(draft, recipe, machine, start)
+    # From the file also where it was just written: a run that was stopped behind its training has nothing else.
+    draft.metrics.update(json.loads((draft.path / READING_FILE).read_text(encoding="utf-8")))
     shutil.rmtree(draft.path / STATES, ignore_errors=True)
     draft.metrics.update(steps=recipe.steps, loss_first=curve.first, loss_last=curve.last)
 
 
-def _train(
-    draft: Draft, recipe: TowerRecipe, machine: Machine, start: Path | None
-) -> Generator[Told, None, tuple[LossCurve, dict[str, Any]]]:
+def _train(draft: Draft, recipe: TowerRecipe, machine: Machine, start: Path | None) -> Generator[Told, None, LossCurve]:
     reader = build_reader(recipe, start)
     session = TowerSession(
         model=reader,
@@ -204,9 +206,10 @@ def _train(
     }
     save_tower(reader, draft.path)
     draw_history(outcome.history, draft.path / PLOT_FILE)
-    outcome.curve.write(draft.path)
+    write_atomically(draft.path / READING_FILE, json.dumps(metrics) + "\n")
+    outcome.curve.write(draft.path)  # last: where it stands, all else is whole
     draft.run.update(outcome.figures(recipe), device=machine.name, threads=machine.threads)
-    return outcome.curve, metrics
+    return outcome.curve
 
 
 def save_tower(reader: TowerReader, folder: Path) -> None:
