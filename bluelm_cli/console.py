@@ -23,6 +23,9 @@ Result = TypeVar("Result")
 # Where stderr is no terminal, a running stage says where it is this often (seconds).
 _LOG_INTERVAL = 15.0
 _BAR_WIDTH = 20
+# Read well on black and on white, as rich's yellow does not.
+_WARNING = "magenta"
+_WARNING_CODE = "\x1b[35m"
 
 
 def emit_json(payload: Mapping[str, Any]) -> None:
@@ -67,7 +70,7 @@ def note(text: str, warning: bool = False) -> None:
     """Prints one line on stderr. It may quote names and bytes of files, which must not steer a terminal."""
     text = printable(text)
     if warning and sys.stderr.isatty():
-        text = f"\x1b[33m{text}\x1b[0m"
+        text = f"{_WARNING_CODE}{text}\x1b[0m"
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -120,18 +123,20 @@ def _drive_bars(events: Events[Result]) -> Result:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
     from rich.table import Column
+    from rich.theme import Theme
 
     # Where the terminal is narrow a long label takes several lines; cut, it would lose its end.
     label = TextColumn("{task.description}", table_column=Column())
     columns = (label, BarColumn(_BAR_WIDTH), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    plain = Theme({"progress.elapsed": "default", "progress.download": "default"})
+    with Bars(*columns, console=Console(stderr=True, theme=plain), transient=True) as bars:
         tasks: dict[str, Any] = {}
         for event in events:
             if isinstance(event, Finished):
                 return event.result
             if isinstance(event, Notice):
                 bars.console.print(
-                    printable(event.text), style="yellow" if event.level == "warning" else None, markup=False
+                    printable(event.text), style=_WARNING if event.level == "warning" else None, markup=False
                 )
             else:
                 _advance(bars, tasks, event)

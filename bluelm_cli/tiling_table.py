@@ -21,7 +21,7 @@ def print_tilings(result: TileResult, compare: bool, dry_run: bool) -> None:
     if len(result.images) > LISTED_PICTURES:
         columns, rows = ["rule", "grid", "pictures", "tiles", "tokens"], _grid_rows(result)
     else:
-        columns = ["picture", "size", "rule", "grid", "canvas", "tiles", "tokens", "enlargement"]
+        columns = ["picture", "size", "rule", "grid", "canvas", "tiles", "tokens", "area ×"]
         rows = _picture_rows(result)
     console.emit_table(f"tiles of {result.config.preset}", columns, rows)
     counts = ((len(result.images), "picture"), (result.tiles, "tile"), (result.tokens, "token"))
