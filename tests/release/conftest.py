@@ -56,7 +56,7 @@ def environment(
     place = Path(kept) if kept else tmp_path_factory.mktemp("environments")
 
     def made(name: str, packages: Sequence[object], python: str = sys.executable) -> Environment:
-        found = Environment(place / name)
+        found = Environment((place / name).resolve())
         install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint"]
         if not found.python.exists():
             subprocess.run([python, "-m", "venv", found.folder], check=True)
