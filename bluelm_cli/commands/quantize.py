@@ -39,7 +39,6 @@ class KvMethod(StrEnum):
 
     absmax = "absmax"
     percentile = "percentile"
-    mse = "mse"
 
 
 class Sensitivity(StrEnum):
@@ -74,7 +73,10 @@ def quantize(
     ] = None,
     kv_method: Annotated[
         KvMethod | None,
-        typer.Option("--kv-method", help="How its scales are chosen; absmax, the default, clips nothing."),
+        typer.Option(
+            "--kv-method",
+            help="How its scales are chosen; absmax, the default, clips nothing, percentile clips outliers.",
+        ),
     ] = None,
     activation_budget: Annotated[
         float | None,

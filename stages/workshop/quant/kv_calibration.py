@@ -2,10 +2,11 @@
 
     absmax       the largest magnitude seen: nothing is clipped
     percentile   the magnitude that a share of the values stays within: outliers are clipped, the rest gets finer steps
-    mse          of thresholds from 30 % to 100 % of the largest magnitude, the one whose squared error is least
 
-Each of a whole tensor, of a head, or of a channel of a head. The largest magnitude counts every value; percentile and
-mse look at some tokens of each prompt, evenly spaced. Axes: K KV heads, T tokens, D head size.
+Each of a whole tensor, of a head, or of a channel of a head. The largest magnitude counts every value; percentile looks
+at some tokens of each prompt, evenly spaced. The threshold of the least squared error is no choice: the values that it
+clips are those that attention depends on, and on a trained model (stories260K) it cost 0.004 to 0.016 nats a token
+where absmax cost 0.004 at most. Axes: K KV heads, T tokens, D head size.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from stages.artifacts.recipes import RecipeModel
 from stages.device.contract import int8_kv
 from stages.device.contract.kv_scales import KvScales, LayerScale
 
-Method = Literal["absmax", "percentile", "mse"]
-# What percentile and mse look at: so many tokens of a prompt, and of all prompts together.
+Method = Literal["absmax", "percentile"]
+# What percentile looks at: so many tokens of a prompt, and of all prompts together.
 TOKENS_PER_PROMPT = 32
 TOKENS = 1024
-# Thresholds that mse tries, as shares of the largest magnitude.
-SHARES = tuple(float(share) for share in np.linspace(1.0, 0.3, 29))
 
 
 class KvCalibration(RecipeModel):
@@ -34,7 +33,7 @@ class KvCalibration(RecipeModel):
 
     Attributes:
         granularity: what shares a scale: a layer's whole key or value tensor, a head, or a channel of a head.
-        method: absmax clips nothing; percentile and mse clip outliers.
+        method: absmax clips nothing; percentile clips outliers.
         percentile: with percentile: the share of values, in percent, that is not clipped.
     """
 
@@ -97,7 +96,7 @@ class _Side:
         largest = _grouped(self._largest[None], how.granularity).max(axis=0)  # [groups]
         if how.method != "absmax":
             seen = _grouped(np.concatenate(self._kept), how.granularity).astype(np.float32)  # [samples, groups]
-            chosen = _percentile(seen, how.percentile) if how.method == "percentile" else _least_error(seen, largest)
+            chosen = np.percentile(np.abs(seen), how.percentile, axis=0).astype(np.float32)
             # Values that were all zero where it looked say nothing.
             largest = np.where(chosen > 0, np.minimum(chosen, largest), largest)
         scales = [int8_kv.scale_for(float(value)) for value in largest]
@@ -116,20 +115,3 @@ def _grouped(values: NDArray[np.floating], granularity: int8_kv.Granularity) -> 
     if granularity == "channel":
         return values.reshape(tokens, heads * size)
     return values.transpose(0, 2, 1).reshape(tokens * size, heads)
-
-
-def _percentile(seen: NDArray[np.float32], percent: float) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.percentile(np.abs(seen), percent, axis=0).astype(np.float32)
-    return found
-
-
-def _least_error(seen: NDArray[np.float32], largest: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The threshold of each column [groups] with the least squared error."""
-    errors = []
-    for share in SHARES:
-        scale = np.where(largest > 0, largest * share / int8_kv.VALUE_MAX, 1).astype(np.float32)
-        wrong = seen - int8_kv.dequantize(int8_kv.quantize(seen, scale), scale)
-        errors.append(np.square(wrong, dtype=np.float64).sum(axis=0))
-    best = np.asarray(SHARES, np.float32)[np.argmin(errors, axis=0)]
-    thresholds: NDArray[np.float32] = (largest * best).astype(np.float32)
-    return thresholds
