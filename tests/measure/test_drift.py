@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.measure.drift import chance_of_trend, disturbed_by, drift_sentences, drifts, slope
+from stages.measure.drift import (
+    COUNTED,
+    chance_of_trend,
+    counted_chance,
+    disturbed_by,
+    drift_sentences,
+    drifts,
+    normal_chance,
+    slope,
+)
 from stages.measure.records import Record, record_of
 
 
@@ -27,6 +37,38 @@ def test_the_chance_of_a_trend_is_that_of_all_orders(order: list[int]) -> None:
     mine = min(falls(order), 10 - falls(order))
     as_clear = sum(min(falls(other), 10 - falls(other)) <= mine for other in itertools.permutations(range(5)))
     assert chance_of_trend(order) == pytest.approx(min(1.0, as_clear / math.factorial(5)))
+
+
+def sides(values: Sequence[float]) -> tuple[int, int]:
+    pairs = list(itertools.combinations(values, 2))
+    return sum(b < a for a, b in pairs), sum(b > a for a, b in pairs)
+
+
+@pytest.mark.parametrize("leaning", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3])
+@pytest.mark.parametrize("count", [30, COUNTED])
+def test_where_both_can_be_had_the_normal_chance_is_the_counted_one(count: int, leaning: float) -> None:
+    rng = random.Random(count)
+    values = [rng.gauss(leaning * place, 2.0) for place in range(count)]
+    exact, normal = (chance(values, *sides(values)) for chance in (counted_chance, normal_chance))
+    assert normal == pytest.approx(exact, abs=0.1 / count)
+    assert chance_of_trend(values) == exact
+
+
+def test_many_turns_are_judged_by_the_normal_chance() -> None:
+    rng = random.Random(0)
+    values = [rng.gauss(0.004 * place, 1.0) for place in range(400)]
+    assert chance_of_trend(values) == normal_chance(values, *sides(values)) < 0.02
+    # Of equal values only the pairs that differ say anything: three levels, in an order as even as can be.
+    assert chance_of_trend([1.0] * 400) == 1.0
+    even = [float(place % 3) for place in range(399)]
+    assert chance_of_trend(even) > 0.5
+
+
+def test_equal_values_narrow_the_spread() -> None:
+    """Two levels, sorted: the chance is about that of a rank-sum test, by hand."""
+    values = [0.0] * 30 + [1.0] * 30
+    pairs, levels = 30 * 30, math.sqrt(30 * 30 * 61 / 3)
+    assert normal_chance(values, *sides(values)) == pytest.approx(math.erfc((pairs - 1) / levels / math.sqrt(2)))
 
 
 def test_a_steady_slope_is_found_beside_an_outlier() -> None:
