@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stages.artifacts.errors import BluelmError, ModelError
 from stages.workshop.graph.checkpoint_weights import HEAD, CheckpointWeights
 from stages.workshop.graph.decoder import MODEL
@@ -33,7 +35,8 @@ def context_sizes(weights: CheckpointWeights, model: NpuModel) -> dict[str, int]
 
 
 def shape_problems(weights: CheckpointWeights, shape: ModelShape) -> list[BluelmError]:
-    """Weights that are float, INT4 blocks that a compiler refuses, and parts that the static decoder has not."""
+    """Linears of any layer that are float or have INT4 blocks that a compiler refuses, and parts that the static decoder
+    has not."""
     problems: list[BluelmError] = []
     if shape.decoder.qk_norm or shape.decoder.unturned:
         what = "norms of queries and keys" if shape.decoder.qk_norm else "layers without positions"
@@ -44,35 +47,59 @@ def shape_problems(weights: CheckpointWeights, shape: ModelShape) -> list[Bluelm
                 "Use a Llama, Mistral or Qwen2 language model, or export it for the CPU: leave out --target npu.",
             )
         )
-    layer, block = f"{MODEL}.layers.0", f"{TOWER}.encoder.layers.0"
-    linears = {
-        f"{layer}.self_attn.q_proj": shape.decoder.hidden,
-        f"{layer}.mlp.down_proj": shape.decoder.mlp,
-        HEAD: shape.decoder.hidden,
-        f"{block}.self_attn.q_proj": shape.vision.width,
-        f"{block}.mlp.fc2": shape.vision.mlp,
-        f"{CONNECTOR}.linear_2": shape.decoder.hidden,
-    }
-    for name, columns in linears.items():
+    found: dict[tuple[int | None, int], list[str]] = {}
+    for name, columns in linears(shape).items():
         scheme = weights.scheme(name)
         size = scheme.group_size or columns
         if scheme.bits is None:
-            problems.append(
-                ModelError(
-                    f"{weights.folder}: {name} is float.",
-                    "An NPU multiplies integers; its compiler would leave this product to the CPU.",
-                    "Quantize every Linear: bluelm quantize CHECKPOINT --data CORPUS --out FOLDER",
-                )
-            )
+            found.setdefault((None, columns), []).append(name)
         elif scheme.bits == 4 and (columns % size or (size != columns and size < rules().smallest_block)):
-            problems.append(
-                ModelError(
-                    f"{weights.folder}: {name} has INT4 blocks of {size} over {columns} columns.",
-                    f"NPU compilers take blocks from {rules().smallest_block} on that divide the columns.",
-                    "Quantize the checkpoint again with a group_size that divides them.",
-                )
+            found.setdefault((size, columns), []).append(name)
+    floats = [name for (size, _), names in found.items() if size is None for name in names]
+    if floats:
+        problems.append(
+            ModelError(
+                f"{weights.folder}: {_named(floats)} float.",
+                "An NPU multiplies integers; its compiler would leave such a product to the CPU.",
+                "Quantize every Linear: bluelm quantize CHECKPOINT --data CORPUS --out FOLDER",
             )
+        )
+    problems += [
+        ModelError(
+            f"{weights.folder}: {_named(names, 'has', 'have')} INT4 blocks of {size} over {columns} columns.",
+            f"NPU compilers take blocks from {rules().smallest_block} on that divide the columns.",
+            "Quantize the checkpoint again with a group_size that divides them.",
+        )
+        for (size, columns), names in found.items()
+        if size is not None
+    ]
     return problems
+
+
+def linears(shape: ModelShape) -> dict[str, int]:
+    """Columns of every Linear of the static graphs, by name."""
+    decoder, vision = shape.decoder, shape.vision
+    in_decoder = {f"self_attn.{part}_proj": decoder.hidden for part in "qkv"}
+    in_decoder |= {"self_attn.o_proj": decoder.query_rows, "mlp.gate_proj": decoder.hidden}
+    in_decoder |= {"mlp.up_proj": decoder.hidden, "mlp.down_proj": decoder.mlp}
+    in_tower = {f"self_attn.{part}": vision.width for part in ("q_proj", "k_proj", "v_proj", "out_proj")}
+    in_tower |= {"mlp.fc1": vision.width, "mlp.fc2": vision.mlp}
+    in_connector = {"fuse": vision.joined} if vision.fuse_linear else {}
+    in_connector |= {"linear_1": vision.width if vision.fuse_linear else vision.joined}
+    in_connector |= {"linear_2": decoder.hidden}
+    return {
+        **{f"{MODEL}.layers.{n}.{name}": k for n in range(decoder.layers) for name, k in in_decoder.items()},
+        HEAD: decoder.hidden,
+        **{f"{TOWER}.encoder.layers.{n}.{name}": k for n in range(vision.layers) for name, k in in_tower.items()},
+        **{f"{CONNECTOR}.{name}": k for name, k in in_connector.items()},
+    }
+
+
+def _named(names: Sequence[str], one: str = "is", several: str = "are") -> str:
+    """The first of some Linears, how many more there are, and the verb."""
+    if len(names) == 1:
+        return f"{names[0]} {one}"
+    return f"{names[0]} and {len(names) - 1} more Linears {several}"
 
 
 def _bytes_a_weight(weights: CheckpointWeights, name: str) -> float:
