@@ -174,11 +174,11 @@ def _tensors(weights: CheckpointWeights, shape: GgufShape) -> Iterator[tuple[str
     """All tensors by llama.cpp's names; None after each layer, and after what stands before them."""
     decoder = shape.decoder
     table = weights.linear(EMBEDDING, decoder.vocab, decoder.hidden, bias=False)
-    yield "token_embd.weight", packed("token_embd", table.weight, stored_type(weights, EMBEDDING))
+    yield "token_embd.weight", packed(EMBEDDING, table.weight, stored_type(weights, EMBEDDING))
     if not weights.tied or weights.scheme(HEAD) != weights.scheme(EMBEDDING):
         del table
         head = weights.linear(HEAD, decoder.vocab, decoder.hidden, bias=False)
-        yield "output.weight", packed("output", head.weight, stored_type(weights, HEAD))
+        yield "output.weight", packed(HEAD, head.weight, stored_type(weights, HEAD))
     yield "output_norm.weight", _vector(weights, f"{MODEL}.norm.weight", decoder.hidden)
     if shape.rope_factors is not None:
         yield "rope_freqs.weight", GgufTensor("F32", shape.rope_factors)
@@ -244,12 +244,14 @@ def stored_type(weights: CheckpointWeights, module: str) -> str:
 
 
 def packed(name: str, weight: Any, stored: str) -> GgufTensor:
-    """A weight as a tensor; raises ModelError where a scale does not fit into float16."""
+    """The weight of a module as a tensor; raises ModelError where a scale does not fit into float16."""
     try:
         return tensor_of(weight, stored)
     except OverflowError as error:
         raise ModelError(
             f"{name}: {error}.",
-            "Its numbers would become infinite.",
-            "Quantize the checkpoint again with --set scale_dtype=float16.",
+            "Its numbers would become infinite; another scale_dtype would not help, weights there are hundreds of "
+            "thousands.",
+            "Take a checkpoint from before training diverged, or keep these weights float: quantize again with a rule "
+            f"of their own before the others: modules: {name}, weights: float",
         ) from error

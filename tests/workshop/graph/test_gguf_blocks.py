@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages.artifacts.errors import ModelError
 from stages.device.contract import int4_blocks, int8_channels
 from stages.workshop.graph.gguf_blocks import floats, padded, tensor_of, unpacked
+from stages.workshop.graph.gguf_model import packed
 from stages.workshop.graph.linear import Linear
 from stages.workshop.graph.matmul_forms import INT4_BLOCKS
 
@@ -72,6 +74,15 @@ def test_a_scale_that_float16_has_not_is_rounded_and_told() -> None:
 def test_a_scale_beyond_float16_is_no_weight() -> None:
     with pytest.raises(OverflowError, match="beyond float16"):
         tensor_of(int8_channels.quantize(weight_of(1, 7, 96) * 1e9))
+
+
+def test_what_helps_against_such_a_scale_is_told_and_helps() -> None:
+    name = "language_model.model.layers.3.mlp.down_proj"
+    weight = weight_of(1, 7, 96) * 1e9
+    with pytest.raises(ModelError) as caught:
+        packed(name, int8_channels.quantize(weight), "F32")
+    assert f"modules: {name}, weights: float" in caught.value.fix and "scale_dtype" not in caught.value.fix
+    np.testing.assert_array_equal(packed(name, weight, "F32").data, weight)
 
 
 def test_columns_that_32_does_not_divide_stay_float() -> None:
