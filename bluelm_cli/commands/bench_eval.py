@@ -39,7 +39,7 @@ def evaluate(
     """Ask a model every held-out question and count the exact answers.
 
     Answers are compared without case, outer space and final punctuation. Beside the accuracy stand its 95 % interval
-    (Wilson) and what guessing from the question alone would get.
+    over pictures and what guessing from the question alone would get.
 
     Example: bluelm bench eval build/onnx --data build/corpus --task colour --out build/eval
     """

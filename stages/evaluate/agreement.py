@@ -11,14 +11,15 @@ all before it. So one reading of a question gives all figures, and nothing has t
 
 What the assistant says counts apart from the other text of the prompts, of which models know most by heart.
 Intervals are 95 % by bootstrap over pictures with all their questions (a question without a picture by itself), since
-the tokens of one answer and the answers about one picture are not independent.
+the tokens of one answer and the answers about one picture are not independent; where hardly any picture stands apart,
+those of shares are as wide as Wilson's (`bootstrap.py`).
 
-Shapes: P places, V vocabulary, Q questions.
+Shapes: P places, V vocabulary, Q questions, G pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,12 +27,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.evaluate.bootstrap import by_group, difference_interval, percentiles, share_interval
 from stages.evaluate.metrics import Interval
 from stages.evaluate.questions import Question
 
 RESAMPLES = 2000
-CONFIDENCE = 0.95
 Floats = NDArray[np.float64]
+# Widens a drawn interval by what stands in each group: `share_interval`, `difference_interval`.
+Honest = Callable[[Interval, Floats, Floats], Interval]
 
 
 class Reading(Protocol):
@@ -112,6 +115,11 @@ class Compared:
     text: Tally | None
     first_right: bool
     second_right: bool
+
+    @property
+    def group(self) -> str:
+        """What is drawn together when uncertainty is told: its pictures, or itself."""
+        return " ".join(path.as_posix() for path in self.question.pictures) or self.question.name
 
 
 def compare(questions: Sequence[Question], store: ReadingStore, second: Iterable[Reading]) -> Iterator[Compared]:
@@ -239,6 +247,27 @@ class Agreement:
         }
 
 
+@dataclass(frozen=True)
+class _Draws:
+    """The same draws for every figure: the group of each question [Q], and how often each group is drawn [draws, G]."""
+
+    groups: Sequence[str]
+    times: Floats
+
+    @classmethod
+    def of(cls, groups: Sequence[str], seed: int) -> _Draws:
+        count = len(set(groups))
+        times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+        return cls(groups, times.astype(np.float64))
+
+    def ratio(self, above: Floats, below: Floats, honest: Honest | None = None) -> Figure:
+        """Σ above / Σ below of all questions, with its interval."""
+        sums, counts = by_group(above.tolist(), self.groups, below.tolist())  # [G]
+        totals = self.times @ counts
+        drawn = percentiles((self.times @ sums)[totals > 0] / totals[totals > 0])
+        return Figure(float(above.sum() / below.sum()), honest(drawn, sums, counts) if honest else drawn)
+
+
 def summarize(compared: Sequence[Compared], seed: int = 0) -> Agreement:
     """All questions together.
 
@@ -247,12 +276,7 @@ def summarize(compared: Sequence[Compared], seed: int = 0) -> Agreement:
     """
     if not compared or not any(row.answer.tokens for row in compared):
         raise ValueError("nothing was compared")
-    rng = np.random.default_rng(seed)
-    groups = [row.question.pictures or row.question.name for row in compared]
-    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    drawn = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=RESAMPLES)
-    # The same draws for every figure: [draws, Q], how often each question is in a draw.
-    draws = drawn[:, [places[group] for group in groups]]
+    draws = _Draws.of([row.group for row in compared], seed)
     first = np.array([row.first_right for row in compared], np.float64)
     second = np.array([row.second_right for row in compared], np.float64)
     whole = [row.text for row in compared if row.text is not None]
@@ -263,27 +287,18 @@ def summarize(compared: Sequence[Compared], seed: int = 0) -> Agreement:
         questions=len(compared),
         first_exact=float(first.mean()),
         second_exact=float(second.mean()),
-        exact_difference=_ratio(second - first, ones, draws),
+        exact_difference=draws.ratio(second - first, ones, difference_interval),
         lost=int((first > second).sum()),
         won=int((second > first).sum()),
     )
 
 
-def _scope(tallies: Sequence[Tally], draws: NDArray[np.int64]) -> Scope:
+def _scope(tallies: Sequence[Tally], draws: _Draws) -> Scope:
     tokens, same, kl, first, second = (np.array(column, np.float64) for column in zip(*tallies, strict=True))
     return Scope(
         tokens=int(tokens.sum()),
-        top1_agreement=_ratio(same, tokens, draws),
-        kl=_ratio(kl, tokens, draws),
+        top1_agreement=draws.ratio(same, tokens, share_interval),
+        kl=draws.ratio(kl, tokens),
         first_perplexity=float(np.exp(first.sum() / tokens.sum())),
         second_perplexity=float(np.exp(second.sum() / tokens.sum())),
     )
-
-
-def _ratio(above: Floats, below: Floats, draws: NDArray[np.int64]) -> Figure:
-    """Σ above / Σ below with its bootstrap interval (percentile method)."""
-    weights = draws.astype(np.float64)
-    totals = weights @ below
-    ratios = (weights @ above)[totals > 0] / totals[totals > 0]
-    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Figure(float(above.sum() / below.sum()), Interval(float(low), float(high)))

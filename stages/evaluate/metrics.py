@@ -38,11 +38,11 @@ def exact_match(answer: str, truth: str) -> bool:
     return normalise(answer) == wanted if wanted else answer.strip() == truth.strip()
 
 
-def wilson(correct: int, total: int, z: float = Z95) -> Interval:
+def wilson(correct: float, total: int, z: float = Z95) -> Interval:
     """Wilson's score interval of a share, honest also near 0 and 1; the whole range for no questions at all.
 
     Args:
-        correct: right answers.
+        correct: right answers; a fraction where they are right in part.
         total: questions.
         z: quantile of the normal distribution; 95 % by default.
 

@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class TaskScore(_Strict):
-    """One task, or all together: counts, share of right answers, 95 % Wilson interval, question-only baseline."""
+    """One task, or all together: counts, share of right answers, its 95 % interval, question-only baseline."""
 
     questions: int
     correct: int

@@ -8,7 +8,8 @@ from typing import Any
 
 from stages.evaluate.answering import Reply
 from stages.evaluate.baseline import QuestionOnly
-from stages.evaluate.metrics import Interval, exact_match, wilson
+from stages.evaluate.bootstrap import mean_interval
+from stages.evaluate.metrics import Interval, exact_match
 from stages.evaluate.questions import Question
 
 
@@ -45,11 +46,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class Score:
-    """How a set of questions went. `interval` is Wilson's, 95 %."""
+    """How a set of questions went. `interval` is that of the accuracy, 95 %, over pictures (`bootstrap.py`)."""
 
     questions: int
     correct: int
     baseline_correct: int
+    interval: Interval
 
     @property
     def accuracy(self) -> float | None:
@@ -60,11 +62,6 @@ class Score:
     def baseline(self) -> float | None:
         """Share the question-only baseline gets right, None of no questions."""
         return self.baseline_correct / self.questions if self.questions else None
-
-    @property
-    def interval(self) -> Interval:
-        """Wilson's interval of the accuracy, 95 %."""
-        return wilson(self.correct, self.questions)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and shares as plain data."""
@@ -91,7 +88,9 @@ def pair_up(questions: Sequence[Question], replies: Iterable[Reply], baseline: Q
 def score(answered: Iterable[Answered]) -> Score:
     """Counts a set of answers."""
     rows = list(answered)
-    return Score(len(rows), sum(row.right for row in rows), sum(row.guessed_right for row in rows))
+    groups = [" ".join(map(str, row.question.pictures)) or row.question.name for row in rows]
+    interval = mean_interval([float(row.right) for row in rows], groups) if rows else Interval(0.0, 1.0)
+    return Score(len(rows), sum(row.right for row in rows), sum(row.guessed_right for row in rows), interval)
 
 
 def score_by_task(answered: Sequence[Answered]) -> Mapping[str, Score]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stages.evaluate.agreement import Compared, ReadingStore, StoredReading, compare, log_softmax, summarize
+from stages.evaluate.metrics import wilson
 from stages.evaluate.questions import Question
 
 VOCABULARY = 6
@@ -78,7 +79,9 @@ def test_a_model_agrees_with_itself(tmp_path: Path) -> None:
     readings = [reading(seed) for seed in range(5)]
     agreement = summarize(compared(tmp_path, readings, readings))
     assert agreement.answers.top1_agreement.value == 1
-    assert agreement.answers.top1_agreement.interval == (1, 1)
+    # Five questions that agree are no proof that all would.
+    assert agreement.answers.top1_agreement.interval == wilson(5, 5)
+    assert agreement.exact_difference.interval == (-wilson(0, 5).high, wilson(0, 5).high)
     assert agreement.answers.kl.value == 0
     assert agreement.answers.first_perplexity == agreement.answers.second_perplexity
     assert (agreement.lost, agreement.won, agreement.exact_difference.value) == (0, 0, 0)

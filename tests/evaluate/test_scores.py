@@ -9,7 +9,7 @@ import pytest
 
 from stages.evaluate.answering import Reply, beside_their_pictures, one_by_one
 from stages.evaluate.baseline import QuestionOnly
-from stages.evaluate.metrics import wilson
+from stages.evaluate.bootstrap import mean_interval
 from stages.evaluate.questions import Question, read_questions
 from stages.evaluate.scores import pair_up, score, score_by_task
 
@@ -29,7 +29,8 @@ def test_counts_per_task_and_of_all(corpus: Path) -> None:
     total = score(answered)
     assert (total.questions, total.correct, total.baseline_correct) == (4, 2, 2)
     assert (total.accuracy, total.baseline) == (0.5, 0.5)
-    assert total.interval == wilson(2, 4)
+    groups = [" ".join(map(str, question.pictures)) for question in questions]
+    assert total.interval == mean_interval([0.0, 1.0, 1.0, 0.0], groups)
     assert {task: result.correct for task, result in score_by_task(answered).items()} == {"colours": 1, "shapes": 1}
 
 
