@@ -35,8 +35,7 @@ def context_sizes(weights: CheckpointWeights, model: NpuModel) -> dict[str, int]
 
 
 def shape_problems(weights: CheckpointWeights, shape: ModelShape) -> list[BluelmError]:
-    """Linears of any layer that are float or have INT4 blocks that a compiler refuses, and parts that the static decoder
-    has not."""
+    """Linears of any layer that are float or have INT4 blocks that a compiler refuses; what the decoder cannot be."""
     problems: list[BluelmError] = []
     if shape.decoder.qk_norm or shape.decoder.unturned:
         what = "norms of queries and keys" if shape.decoder.qk_norm else "layers without positions"
