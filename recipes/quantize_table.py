@@ -6,8 +6,8 @@
 Each cell is one `bluelm quantize` (its own process; one that is done already is taken as it is, so the table can be
 stopped and gone on with). Compared on held-out questions with pictures, over the assistant's tokens: top-1 agreement
 with the float model and KL divergence, both with 95 % intervals over pictures; exact answers, paired. GPTQ and AWQ are
-also set against rounding to the nearest value in the same cell: the last line says whether either is worse beyond its
-interval. Writes FOLDER/table.md and FOLDER/table.json.
+also set against rounding to the nearest value in the same cell, question by question: what is worse or better, beyond
+the interval of the paired difference over pictures. Writes FOLDER/table.md and FOLDER/table.json.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stages.evaluate.agreement import Figure
+from stages.evaluate.question_rows import QUESTIONS_FILE, PairedCost, QuestionRow, compare_rows, read_rows
+
 METHODS, BLOCKS, ACTIVATIONS = ("rtn", "gptq", "awq"), (32, 64, 128), (16, 8)
+PLAIN = "rtn"
 # down_proj of a small model may have a number of columns that a block does not divide.
 LAYERS = "language_model.model.layers.*"
 
@@ -58,6 +62,9 @@ def quantize(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
     out = options.out / cell.folder
     words = [sys.executable, "-m", "bluelm_cli", "quantize", str(options.checkpoint), "--data", str(options.corpus)]
     words += ["--out", str(out), "--samples", str(options.samples), "--json"]
+    if out.is_dir() and not (out / QUESTIONS_FILE).is_file():
+        # An earlier version's, which kept no questions.
+        words.append("--force")
     words += [word for one in cell.sets(options.questions, options.split) for word in ("--set", one)]
     sys.stderr.write(f"{cell.folder} …\n")
     done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
@@ -86,19 +93,48 @@ def row(cell: Cell, report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def verdicts(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """For each cell of another method than rtn: worse beyond its interval, better, or neither."""
-    plain = {(one["block"], one["activations"]): one for one in rows if one["method"] == "rtn"}
-    for one in rows:
-        base = plain.get((one["block"], one["activations"]))
-        if one["method"] == "rtn" or base is None:
-            continue
-        apart = one["kl_interval"][0] > base["kl_interval"][1]
-        better = one["kl_interval"][1] < base["kl_interval"][0]
-        word = "worse than rtn" if apart else "better than rtn" if better else "not apart from rtn"
-        ratio = one["kl"] / base["kl"] if base["kl"] else float("nan")
-        name = f"{one['method']}, block {one['block']}, a{one['activations']}"
-        yield f"{name}: KL {ratio:.2f} times rtn's, {word} (intervals {'apart' if apart or better else 'meet'})"
+def against_plain(questions: Mapping[Cell, Sequence[QuestionRow]]) -> dict[Cell, PairedCost]:
+    """Each cell of another method less rounding to nearest at the same block and activations, where that is there."""
+    plain = {cell[1:]: rows for cell, rows in questions.items() if cell.method == PLAIN}
+    others = [cell for cell in questions if cell.method != PLAIN and cell[1:] in plain]
+    return {cell: compare_rows(questions[cell], plain[cell[1:]]) for cell in others}
+
+
+def comparison(costs: Mapping[Cell, PairedCost]) -> Iterator[str]:
+    """Markdown: the paired differences and what they show."""
+    yield "Less rounding to nearest in the same cell, paired over pictures:"
+    yield ""
+    yield "| method | block | activations | KL, 10⁻³ | top-1, points | exact, points | beyond the interval |"
+    yield "|---|---:|---:|---:|---:|---:|---|"
+    for cell, cost in costs.items():
+        scaled = (_signed(cost.kl, 1e3, 3), _signed(cost.top1, 100, 2), _signed(cost.exact, 100, 2))
+        shown = [f"worse: {', '.join(cost.worse)}"] if cost.worse else []
+        shown += [f"better: {', '.join(cost.better)}"] if cost.better else []
+        words = "; ".join(shown) or "nothing"
+        yield f"| {cell.method} | {cell.block} | {cell.activations} | {' | '.join(scaled)} | {words} |"
+
+
+def verdicts(costs: Mapping[Cell, PairedCost]) -> Iterator[str]:
+    """For each other method: whether it is worse than rounding to nearest anywhere, and where its KL is better."""
+    for method in dict.fromkeys(cell.method for cell in costs):
+        mine = {cell: cost for cell, cost in costs.items() if cell.method == method}
+        worse = [f"{_place(cell)} ({', '.join(cost.worse)})" for cell, cost in mine.items() if cost.worse]
+        better = [_place(cell) for cell, cost in mine.items() if "KL" in cost.better]
+        said = (
+            f"worse than {PLAIN} beyond its interval at {', '.join(worse)}"
+            if worse
+            else (f"not worse than {PLAIN} beyond its interval in any cell")
+        )
+        yield f"{method}: {said}; better in KL at {', '.join(better) or 'none'}."
+
+
+def _place(cell: Cell) -> str:
+    return f"block {cell.block} a{cell.activations}"
+
+
+def _signed(figure: Figure, unit: float, digits: int) -> str:
+    value, low, high = (unit * one for one in (figure.value, *figure.interval))
+    return f"{value:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -120,8 +156,6 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             f"| {100 * one['top1']:.2f} ({low:.2f}–{high:.2f}) | {1e3 * one['kl']:.3f} ({kl_low:.3f}–{kl_high:.3f}) "
             f"| {100 * one['exact_difference']:+.2f} ({lost:+.2f} to {won:+.2f}) |"
         )
-    yield ""
-    yield from verdicts(rows)
 
 
 def main() -> None:
@@ -139,8 +173,16 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     cells = [Cell(m, b, a) for a in options.activations for b in options.blocks for m in options.methods]
     rows = [row(cell, quantize(cell, options)) for cell in cells]
-    text = "\n".join(table(rows))
-    (options.out / "table.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    costs = against_plain({cell: read_rows(options.out / cell.folder) for cell in cells})
+    lines = list(table(rows))
+    if costs:
+        lines += ["", *comparison(costs), "", *verdicts(costs)]
+    text = "\n".join(lines)
+    paired = [
+        {**one, "less_rtn": costs[cell].as_dict() if cell in costs else None}
+        for cell, one in zip(cells, rows, strict=True)
+    ]
+    (options.out / "table.json").write_text(json.dumps(paired, indent=1) + "\n", encoding="utf-8")
     (options.out / "table.md").write_text(text + "\n", encoding="utf-8")
     sys.stdout.write(text + "\n")
 

@@ -26,6 +26,7 @@ from stages.artifacts.recipes import RecipeModel
 from stages.evaluate.agreement import Agreement, Compared, Reader, ReadingStore, compare, summarize
 from stages.evaluate.answering import beside_their_pictures
 from stages.evaluate.asking import choose
+from stages.evaluate.question_rows import write_rows
 from stages.evaluate.questions import Question, read_questions
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 KINDS = ("checkpoint", "quantized", "onnx")
 REPORT_FILE = "agreement.json"
-QUESTIONS_FILE = "questions.jsonl"
 # From so many tokens and questions on the intervals are narrow enough to hold a model to 98 % and one point.
 ENOUGH_TOKENS = 5000
 
@@ -141,8 +141,7 @@ def run(
         result = _result(sources, agreement.as_dict(), None)
         whole = {"first": result.first, "second": result.second, "agreement": result.agreement}
         (draft.path / REPORT_FILE).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        lines = (json.dumps(_line(row), ensure_ascii=False) + "\n" for row in rows)
-        (draft.path / QUESTIONS_FILE).write_text("".join(lines), encoding="utf-8")
+        write_rows(draft.path, rows)
         draft.metrics.update(top1_agreement=agreement.answers.top1_agreement.value, kl=agreement.answers.kl.value)
     yield Finished(_result(sources, agreement.as_dict(), out))
 
@@ -228,16 +227,3 @@ def _torch_model(config: AgreementConfig, source: Artifact, dtype: torch.dtype) 
 def _result(sources: tuple[Artifact, Artifact], agreement: dict[str, Any], out: Path | None) -> AgreementResult:
     first, second = ({"name": source.path.name, "kind": source.kind} for source in sources)
     return AgreementResult(first, second, agreement, out)
-
-
-def _line(row: Compared) -> dict[str, Any]:
-    answer = row.answer
-    return {
-        "id": row.question.name,
-        "task": row.question.task,
-        "tokens": answer.tokens,
-        "same": answer.same,
-        "kl": answer.kl,
-        "first_right": row.first_right,
-        "second_right": row.second_right,
-    }

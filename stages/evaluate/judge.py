@@ -6,7 +6,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.evaluate.agreement import Reader, ReadingStore, compare, summarize
+from stages.evaluate.agreement import Compared, Reader, ReadingStore, compare, summarize
+from stages.evaluate.question_rows import write_rows
 from stages.evaluate.questions import Question
 
 
@@ -21,6 +22,7 @@ class Judge:
     def __init__(self, questions: Sequence[Question], folder: Path) -> None:
         self.questions = questions
         self._store = ReadingStore(folder / "reference")
+        self._last: list[Compared] = []
 
     def reference(self, reader: Reader) -> Iterator[int]:
         """Keeps what the reference model reads, telling how many questions it has read."""
@@ -28,8 +30,13 @@ class Judge:
 
     def agreement(self, reader: Reader) -> Generator[int, None, dict[str, Any]]:
         """Compares a model with the reference, telling how many questions it has read; returns `Agreement.as_dict`."""
-        rows = []
+        rows: list[Compared] = []
         for row in compare(self.questions, self._store, reader(self.questions)):
             rows.append(row)
             yield len(rows)
+        self._last = rows
         return summarize(rows).as_dict()
+
+    def write(self, folder: Path) -> None:
+        """Writes each question of the last comparison into a folder: `questions.jsonl`."""
+        write_rows(folder, self._last)

@@ -91,8 +91,8 @@ def tables(report: Mapping[str, Any]) -> Iterator[str]:
         rows = [[name, f"{size:.1f}"] for name, size in (*memory["parts"].items(), ("peak", memory["peak_mb"]))]
         title = f"Predicted memory at {memory['context']} positions: {memory['stage']}"
         yield table(title, ["part", "MB"], rows, ["part"])
-    columns = ["layer", "weights", "weight error", "output error", "inputs", "INT8 input error"]
-    yield table("Layers", columns, _layer_rows(report["layers"]), ["layer", "weights", "inputs"])
+    columns = ["layer", "weights", "rounded by", "weight error", "output error", "inputs", "INT8 input error"]
+    yield table("Layers", columns, _layer_rows(report["layers"]), ["layer", "weights", "rounded by", "inputs"])
 
 
 def _sensitivity_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -110,7 +110,8 @@ def _part_rows(parts: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
 def _layer_rows(layers: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
     for one in layers:
         errors = [_percent(one[key]) for key in ("weight_error", "output_error")]
-        yield [one["name"], one["scheme"], *errors, one["activations"], _percent(one["int8_input_error"])]
+        how = [one["scheme"], one["method"] or ""]
+        yield [one["name"], *how, *errors, one["activations"], _percent(one["int8_input_error"])]
 
 
 def _facts(report: Mapping[str, Any]) -> str:
