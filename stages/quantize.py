@@ -21,7 +21,6 @@ from stages.artifacts.errors import ArtifactError, BluelmError, DataError, Usage
 from stages.artifacts.events import Event, Events, Finished, Notice, Progress
 from stages.artifacts.folder import ArtifactSpec, Draft, create, open_artifact, up_to_date
 from stages.artifacts.manifest import parent_of
-from stages.device.contract.activations import Activations
 from stages.device.prompt.messages import assistant, user
 from stages.evaluate.answering import beside_their_pictures
 from stages.evaluate.asking import choose
@@ -30,7 +29,7 @@ from stages.evaluate.quantization_page import write_pages
 from stages.evaluate.questions import Question, read_questions
 from stages.measure.estimate_shape import artifact_shape
 from stages.measure.quantized_memory import predicted_peak
-from stages.workshop.quant.activation_policy import resolve, unused, within_budget
+from stages.workshop.quant.activation_policy import unused
 from stages.workshop.quant.block_files import BlockFiles
 from stages.workshop.quant.fidelity import Fidelity, MemoryReport
 from stages.workshop.quant.plan import plan_weights
@@ -50,6 +49,7 @@ SPLIT = "train"
 BLOCKS = "blocks"
 # The float model is read for comparison only where it leaves room.
 MEMORY_SHARE = 0.8
+UNSCALED = "no layer before them can take their scales"
 KV_NOTE = "no corpus given: the KV cache stays float and no layer's errors are measured"
 
 
@@ -153,8 +153,10 @@ def run(
             errors |= calibration.weight_errors
             if config.kv == "int8":
                 calibration.kv_scales().write(draft.path)
-        activations = _activations(decided, calibration)
-        write_config(checkpoint, decided.weights, decided.own_keys(activations), draft.path)
+            if unscaled := decided.scaled_by_none(calibration):
+                yield Notice(f"awq: {len(unscaled)} Linears ({unscaled[0]}, …) are rounded to nearest: {UNSCALED}")
+        activations = decided.activations(calibration)
+        write_config(checkpoint, decided.weights, decided.own_keys(activations, calibration), draft.path)
         report = build_report(decided.weights, errors, activations, calibration)
         found = yield from _fidelity(config, checkpoint, _held_out(config, corpus), draft, device)
         report = report.model_copy(update={"fidelity": found, "memory": _memory(config, checkpoint, draft.path)})
@@ -316,7 +318,10 @@ def _fidelity(
         return None
     costing = Costing(checkpoint, draft.path, config.measure, device, getattr(torch, config.dtype))
     with tempfile.TemporaryDirectory(prefix="bluelm-quantize-") as folder:
-        found = yield from costing.measure(Judge(questions, Path(folder)))
+        judge = Judge(questions, Path(folder))
+        found = yield from costing.measure(judge)
+    # The last comparison is that of the whole model.
+    judge.write(draft.path)
     return found
 
 
@@ -337,13 +342,3 @@ def _memory(config: QuantizeConfig, checkpoint: Path, folder: Path) -> MemoryRep
         # No graph can hold it (the export says why), so there is nothing to predict.
         return None
     return MemoryReport.model_validate(predicted_peak(shape, files, config.kv, context))
-
-
-def _activations(decided: QuantizePlan, calibration: Calibration | None) -> dict[str, Activations]:
-    """What the inputs of every quantized Linear are rounded to, by the policy and what was measured."""
-    weights = decided.weights
-    names = [name for name in (*weights.packed, *weights.at_export) if name in weights.linears]
-    errors = {name: calibration.input_error(name, "int8") if calibration else None for name in names}
-    chosen = resolve(decided.config.activations, names, errors)
-    budget = decided.config.activation_budget
-    return chosen if budget is None else within_budget(chosen, errors, budget)

@@ -11,6 +11,7 @@ import torch
 
 from stages.artifacts.events import result_of
 from stages.artifacts.recipes import load_config
+from stages.evaluate.question_rows import read_rows
 from stages.evaluate.questions import read_questions
 from stages.quantize import QuantizeConfig, run
 from stages.workshop.model.checkpoint import load_checkpoint
@@ -43,6 +44,15 @@ def test_the_report_has_what_a_reader_looks_for(measured: Path) -> None:
     assert fidelity["text"]["tokens"] > fidelity["answers"]["tokens"] > 0
     assert report["memory"]["peak_mb"] > report["bytes"]["after"] / 2e6
     assert read_report(measured).as_dict() == report
+
+
+def test_each_question_of_the_whole_model_is_kept(measured: Path) -> None:
+    rows, fidelity = read_rows(measured), read_report(measured).fidelity
+    assert fidelity is not None and len(rows) == fidelity.questions == 6
+    assert sum(row.tokens for row in rows) == fidelity.answers.tokens
+    assert sum(row.kl for row in rows) / fidelity.answers.tokens == pytest.approx(fidelity.answers.kl, rel=1e-12)
+    assert sum(row.same for row in rows) / fidelity.answers.tokens == fidelity.answers.top1_agreement
+    assert sum(row.second_right for row in rows) / len(rows) == fidelity.exact_match.quantized
 
 
 def test_its_figures_are_those_of_bench_agreement(bluelm: Any, measured: Path, checkpoint: Path, corpus: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stages.artifacts.errors import BluelmError
-from stages.artifacts.events import result_of
+from stages.artifacts.events import Notice, result_of
 from stages.artifacts.recipes import load_config
 from stages.device.imaging.loading import load_image
 from stages.device.prompt.messages import assistant, user
@@ -156,6 +156,26 @@ def test_awq_and_gptq_lose_less_than_rounding(checkpoint: Path, corpus: Path, tm
         errors[method] = sum(layer.output_error or 0 for layer in layers)
     assert errors["gptq"] < 0.9 * errors["rtn"]
     assert errors["awq"] < errors["rtn"]
+
+
+def test_awq_is_told_where_it_was_done(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+    """Behind a GELU, and where the last norm serves the head, no layer takes scales: that is rounding to nearest."""
+    rules = [
+        {"modules": "vision_tower.encoder.*", "weights": "int8", "method": "awq"},
+        {"modules": "multi_modal_projector.*", "weights": "int8", "method": "awq"},
+        {"modules": "language_model.model.layers.*", "weights": "int4", "method": "awq", "group_size": 32},
+        {"modules": "language_model.lm_head", "weights": "int8", "method": "awq"},
+    ]
+    events = list(run(config_of(f"rules={json.dumps(rules)}"), checkpoint, corpus, tmp_path / "q"))
+    layers = json.loads((tmp_path / "q" / "report.json").read_text())["layers"]
+    plain = {layer["name"] for layer in layers if layer["method"] == "rtn"}
+    tower = {f"vision_tower.encoder.layers.{n}.mlp.fc2" for n in (0, 1)}
+    assert plain == tower | {"multi_modal_projector.linear_2", "language_model.lm_head"}
+    assert {layer["method"] for layer in layers if layer["name"] not in plain} == {"awq"}
+    (told,) = [event.text for event in events if isinstance(event, Notice) and "awq" in event.text]
+    assert "4 Linears (vision_tower.encoder.layers.0.mlp.fc2" in told
+    assert QuantizedFolder(tmp_path / "q").own.method == "awq+rtn"
+    assert ">rtn</td>" in (tmp_path / "q" / "report.html").read_text()
 
 
 def test_calibration_counts_its_tokens(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from stages.workshop.quant.methods.settings import AwqSettings, GptqSettings, Sm
 from stages.workshop.quant.methods.smoothing import smoothing_scales
 from stages.workshop.quant.packed import PACKED, SUFFIXES, Quantized, ScaleFormat, pack, round_to_nearest, unpack
 from stages.workshop.quant.plan import WeightPlan
-from stages.workshop.quant.policy import Scheme
+from stages.workshop.quant.policy import Method, Scheme
 from stages.workshop.quant.tensor_files import TensorSource, torch_type
 
 
@@ -107,6 +107,19 @@ class BlockRounding:
         points = self.model.fold_points(block)
         for index, scales in folds.items():
             self._fold(block, points[index], scales)
+
+    def done_by(self, block: Block, name: str, folds: Mapping[int, torch.Tensor]) -> Method:
+        """How a Linear is rounded in truth: AWQ without a layer before that takes its scales is rounding to nearest.
+
+        Args:
+            block: its block.
+            name: its full name.
+            folds: what `choose_folds` returned.
+        """
+        method = self.how.plan.methods.get(name, "rtn")
+        points = self.model.fold_points(block)
+        scaled = {f"{block.name}.{consumer}" for index in folds for consumer in points[index].consumers}
+        return "rtn" if method == "awq" and name not in scaled else method
 
     def round(self, name: str, moments: torch.Tensor | None) -> Quantized:
         """The integers of a Linear.

@@ -17,6 +17,7 @@ from stages.device.contract.kv_scales import KvScales
 from stages.workshop.quant.input_rounding import relative_errors
 from stages.workshop.quant.kv_calibration import KvObserver
 from stages.workshop.quant.packed import Quantized, dequantize, row_chunks
+from stages.workshop.quant.policy import Method
 
 # Errors of a layer are means over at most this many inputs per sample, evenly spaced.
 INPUTS_PER_SAMPLE = 256
@@ -43,6 +44,7 @@ class Calibration:
         samples, tokens: prompts, and their length together.
         image_tokens, answer_tokens: how many of these tokens are pictures, and how many are the assistant's.
         weight_errors: ‖W − Ŵ‖ / ‖W‖ of every module that was rounded with these prompts.
+        methods: how each of them was rounded.
     """
 
     kv: KvObserver
@@ -51,6 +53,7 @@ class Calibration:
     image_tokens: int = 0
     answer_tokens: int = 0
     weight_errors: dict[str, float] = field(default_factory=dict)
+    methods: dict[str, Method] = field(default_factory=dict)
     _output_errors: dict[str, _Mean] = field(default_factory=dict)
     _input_errors: dict[str, dict[str, _Mean]] = field(default_factory=dict)
 
@@ -87,6 +90,7 @@ class Calibration:
         """What is known of modules, as JSON holds it."""
         return {
             "weight_errors": self.weight_errors,
+            "methods": self.methods,
             "output_errors": {name: [mean.total, mean.count] for name, mean in self._output_errors.items()},
             "input_errors": {
                 name: {kind: [mean.total, mean.count] for kind, mean in kinds.items()}
@@ -97,6 +101,7 @@ class Calibration:
     def add_modules(self, state: Mapping[str, Any]) -> None:
         """Takes over what `modules_state` gave, of other modules."""
         self.weight_errors |= state["weight_errors"]
+        self.methods |= state["methods"]
         self._output_errors |= {name: _Mean(*mean) for name, mean in state["output_errors"].items()}
         self._input_errors |= {
             name: {kind: _Mean(*mean) for kind, mean in kinds.items()} for name, kinds in state["input_errors"].items()

@@ -91,6 +91,7 @@ class LayerPass:
         for name in names:
             weight = self.rounding.round(name, moments.of(name))
             self._measure(name, weight, rows.of(name), measured)
+            measured.methods[name] = self.rounding.done_by(block, name, folds)
             quantized[name] = weight
         tensors = self.rounding.tensors(block, quantized, folded=bool(folds))
         return DoneBlock(tensors, folds, measured.modules_state()), after

@@ -17,6 +17,7 @@ from stages.device.contract.activations import Activations
 from stages.workshop.quant.fidelity import ExactReport, Fidelity, MemoryReport, PerplexityReport
 from stages.workshop.quant.modules import part_of
 from stages.workshop.quant.plan import TensorPlan, WeightPlan
+from stages.workshop.quant.policy import Method
 
 if TYPE_CHECKING:
     from stages.workshop.quant.calibration import Calibration
@@ -34,6 +35,8 @@ class LayerReport(_Frozen):
 
     Attributes:
         scheme: as text.
+        method: how its weights were rounded: what was done, where a method had nothing to work on; None in reports of
+            earlier versions.
         at_export: stored as float here, quantized by the export.
         weight_error: ‖W − Ŵ‖ / ‖W‖ over the whole matrix.
         output_error: mean over calibration inputs x of ‖Wx − Ŵx‖ / ‖Wx‖; None if no input reached
@@ -45,6 +48,7 @@ class LayerReport(_Frozen):
     name: str
     shape: tuple[int, int]
     scheme: str
+    method: Method | None = None
     at_export: bool
     weight_error: float
     output_error: float | None
@@ -254,6 +258,7 @@ def build_report(
         calibration: what the prompts showed, if there were any.
     """
     tensors = {tensor.name: tensor for tensor in weights.tensors}
+    done = calibration.methods if calibration else {}
     layers = []
     for module, scheme in {**weights.packed, **weights.at_export}.items():
         later = weights.at_export.get(module)
@@ -265,6 +270,7 @@ def build_report(
                 name=module,
                 shape=(tensor.shape[0], tensor.shape[1]),
                 scheme=str(scheme),
+                method=done.get(module, "rtn"),
                 at_export=later is not None,
                 weight_error=weight_errors[module],
                 output_error=calibration.output_error(module) if calibration else None,
