@@ -9,13 +9,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from stages.artifacts.events import Event, Finished, Notice
+from stages.artifacts.events import Event, Events, Finished, Notice
 from stages.artifacts.folder import Artifact
 from stages.measure.random_models import PREPACKED, BenchModel, ModelChoice, fit_together, open_models
 
@@ -81,6 +81,7 @@ class Job:
 
 
 Pictures = Callable[["DeviceConfig"], "Sequence[Tiles]"]
+Bench = Callable[[Sequence[BenchModel]], Events["Measured"]]
 Peers = Callable[[Sequence[BenchModel], "Workload", ExitStack], Generator[Event[Any], None, "Mapping[str, Action]"]]
 
 
@@ -109,56 +110,74 @@ def run_job(
     Raises:
         UsageError, ArtifactError, ModelError, ImageError: the model or the workload cannot be run.
     """
-    from dataclasses import replace
-    from importlib.util import find_spec
+    from functools import partial
 
-    from stages.device.runtime.memory import peak_rss_mb
-    from stages.measure.ceilings import ceiling_process, summarise_ceilings
+    from stages.measure.ceilings import ceiling_process
     from stages.measure.device_bench import bench_device
-    from stages.measure.machine import busy_share, usable_cores
-    from stages.measure.records import Origin
+    from stages.measure.machine import usable_cores
 
     with ExitStack() as stack:
         opened = yield from open_models(config, source, keep, stack)
         opened += [BenchModel(one.path, opened[0].config, one.path.name) for one in more]
         models = [replace(model, threads=count) for count in threads for model in opened]
-        measured = config.ceilings and find_spec("onnx") is not None
-        if config.ceilings and not measured:
-            yield Notice(
-                "What this machine reaches at most is left out: it takes onnx, which is not installed."
-            )
-        tops = stack.enter_context(ceiling_process(config.threads or usable_cores())) if measured else None
-        share = busy_share()
-        if share is not None and share > BUSY:
-            yield Notice(
-                f"Other work keeps this machine busy (load {share:.1f} per core): take ratios, not times.", "warning"
-            )
         together = fit_together(models)
-        if not together:
-            yield Notice(
-                "The models do not fit into memory together and are run one after the other: "
-                "compare them with care, this machine may have changed in between.",
-                "warning",
-            )
+        reached = yield from _cautions(config.ceilings, together)
+        tops = stack.enter_context(ceiling_process(config.threads or usable_cores())) if reached else None
         cache = _cache(config, source, keep, stack)
         others = {} if peers is None else (yield from peers(models, workload, stack))
-        found: list[Measured] = []
-        records: list[Record] = []
-        peaks: list[tuple[str, float]] = []
-        for group in [models] if together else [[model] for model in models]:
-            # Only what ran in turns shares a run.
-            origin = Origin.here(config.seed, None if source is None else source.digest)
-            for event in bench_device(group, workload, pictures(models[0].config), tops, cache, others):
-                if isinstance(event, Finished):
-                    found.append(event.result)
-                else:
-                    yield event
-            records += origin.of(found[-1].records)
-            peaks.append((found[-1].peak_stage, peak_rss_mb()))
-        moments = [moment for measured in found for moment in measured.ceilings]
-        ceilings = summarise_ceilings(moments) if moments else None
-        name = models[0].config.name
-        return Job(name, tuple(models), tuple(records), stage_of_peak(peaks), ceilings, found[0])
+        tiles = pictures(models[0].config)
+        bench = partial(bench_device, asked=workload, pictures=tiles, ceilings=tops, cache=cache, peers=others)
+        groups = [models] if together else [[model] for model in models]
+        return (yield from _each_group(groups, bench, config.seed, None if source is None else source.digest))
+
+
+def _cautions(ceilings: bool, together: bool) -> Generator[Event[Any], None, bool]:
+    """Tells what makes this measurement worth less; returns whether ceilings are asked for and can be measured."""
+    from importlib.util import find_spec
+
+    from stages.measure.machine import busy_share
+
+    reached = ceilings and find_spec("onnx") is not None
+    if ceilings and not reached:
+        yield Notice("What this machine reaches at most is left out: it takes onnx, which is not installed.")
+    share = busy_share()
+    if share is not None and share > BUSY:
+        yield Notice(
+            f"Other work keeps this machine busy (load {share:.1f} per core): take ratios, not times.", "warning"
+        )
+    if not together:
+        yield Notice(
+            "The models do not fit into memory together and are run one after the other: "
+            "compare them with care, this machine may have changed in between.",
+            "warning",
+        )
+    return reached
+
+
+def _each_group(
+    groups: Sequence[Sequence[BenchModel]], bench: Bench, seed: int | None, digest: str | None
+) -> Generator[Event[Any], None, Job]:
+    """One group of models after the other, each in turns; only what ran in turns shares a run."""
+    from stages.device.runtime.memory import peak_rss_mb
+    from stages.measure.ceilings import summarise_ceilings
+    from stages.measure.records import Origin
+
+    found: list[Measured] = []
+    records: list[Record] = []
+    peaks: list[tuple[str, float]] = []
+    for group in groups:
+        origin = Origin.here(seed, digest)
+        for event in bench(group):
+            if isinstance(event, Finished):
+                found.append(event.result)
+            else:
+                yield event
+        records += origin.of(found[-1].records)
+        peaks.append((found[-1].peak_stage, peak_rss_mb()))
+    moments = [moment for measured in found for moment in measured.ceilings]
+    ceilings = summarise_ceilings(moments) if moments else None
+    models = tuple(model for group in groups for model in group)
+    return Job(models[0].config.name, models, tuple(records), stage_of_peak(peaks), ceilings, found[0])
 
 
 def stage_of_peak(groups: Sequence[tuple[str, float]]) -> str:
