@@ -145,7 +145,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"{100 * first['exact_float']:.1f} % exactly. Intervals: 95 %, over pictures."
     )
     yield ""
-    yield "| method | block | activations | bits/weight | top-1 agreement, % | KL, 10⁻³ | exact, points | "
+    yield "| method | block | activations | bits/weight | top-1 agreement, % | KL, 10⁻³ | exact, points |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for one in rows:
         low, high = (100 * bound for bound in one["top1_interval"])
