@@ -75,7 +75,7 @@ class Commands:
         console.note(f"{shown(path)} is being encoded; ask about it when you like")
         if can_draw() and (graphics := graphics_of(os.environ)) is not None:
             try:
-                console.note(preview(path, graphics))
+                console.draw(preview(path, graphics))
             except BluelmError:  # told when the question is asked
                 return
 
@@ -125,7 +125,7 @@ class Commands:
         elif not can_draw():
             console.note("Pictures are drawn on terminals alone, and this is none.")
         else:
-            console.note(preview(paths[int(words or len(paths)) - 1], graphics_of(os.environ)))
+            console.draw(preview(paths[int(words or len(paths)) - 1], graphics_of(os.environ)))
 
     def _reset(self) -> None:
         self.talking.reset()

@@ -75,6 +75,12 @@ def note(text: str, warning: bool = False) -> None:
     sys.stderr.flush()
 
 
+def draw(picture: str) -> None:
+    """Prints what steers the terminal on purpose (a preview of ours, no text of others) on stderr."""
+    sys.stderr.write(picture + "\n")
+    sys.stderr.flush()
+
+
 def show_error(error: BluelmError) -> None:
     """Prints each problem's three beats on stderr."""
     problems = error.problems

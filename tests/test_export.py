@@ -17,6 +17,7 @@ from stages.artifacts.errors import UsageError
 from stages.artifacts.events import Notice, result_of
 from stages.device.contract.device_config import read_device_config
 from stages.device.contract.kv_scales import KvScales
+from stages.device.contract.simulation import SIMULATED
 from stages.device.imaging.presets import imaging_preset
 from stages.export import ExportConfig, open_graph, plan, run
 from stages.quantize import QuantizeConfig
@@ -112,8 +113,9 @@ def test_a_quantized_folder_keeps_its_precisions(quantized_source: Path, tmp_pat
     assert checks["logits"]["relative"] < 2e-3
     for name in ("image_features", "logits"):
         assert 1e-4 < checks[name]["arithmetic"] < 5e-2
-        # What it costs is what was meant: torch rounds the same to the same numbers.
-        assert checks[name]["simulated"] < checks[name]["arithmetic"] / 4
+        # What it costs is what was meant. Where sums differ by 1e-7 some inputs fall on the other step of INT8, and in a
+        # model this narrow one such flip spreads.
+        assert SIMULATED.allows(checks[name]["simulated"], checks[name]["arithmetic"])
     assert "as it rounds inputs" in done.err
     assert read_device_config(tmp_path / "onnx").decoder.kv_dtype == "int8"
     scales = (tmp_path / "onnx" / "kv_scales.json").read_text()

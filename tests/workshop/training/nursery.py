@@ -35,7 +35,7 @@ def die() -> None:
 
 def arm(place: str) -> None:
     """Makes the next state that is written the last thing this process does."""
-    save, sync, mark = torch.save, states._sync, trainer.mark_complete
+    save, mark = torch.save, trainer.mark_complete
 
     def half(held: Any, path: Any, *args: Any, **kwargs: Any) -> None:
         save(held, path, *args, **kwargs)
@@ -47,12 +47,9 @@ def arm(place: str) -> None:
         save(held, path, *args, **kwargs)
         die()
 
-    def torn(path: Path) -> None:
-        if path.name.startswith("."):
-            path.write_text(path.read_text()[:40])
-            path.replace(path.with_name(path.name[1:]))
-            die()
-        sync(path)
+    def torn(path: Path, content: str) -> None:
+        path.write_text(content[:40])
+        die()
 
     def unmarked(*args: Any) -> None:
         die()
@@ -68,7 +65,7 @@ def arm(place: str) -> None:
     elif place == "before the marker":
         trainer.mark_complete = unmarked
     elif place == "half the marker":
-        states._sync = torn
+        states.write_atomically = torn
     else:
         trainer.mark_complete = marked
 

@@ -163,9 +163,9 @@ def test_a_quantized_language_model_is_refused(folders: tuple[Path, Path], tmp_p
     shutil.copytree(folders[1], tmp_path / "llm")
     config = json.loads((tmp_path / "llm/config.json").read_text())
     (tmp_path / "llm/config.json").write_text(
-        json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
+        json.dumps({**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
     )
-    with pytest.raises(ModelError, match=r"is quantized \(gptq\)"):
+    with pytest.raises(ModelError, match=r"is quantized \(bitsandbytes\)"):
         FromParts(folders[0], tmp_path / "llm").outline(())
 
 
