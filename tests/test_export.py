@@ -113,8 +113,8 @@ def test_a_quantized_folder_keeps_its_precisions(quantized_source: Path, tmp_pat
     assert checks["logits"]["relative"] < 2e-3
     for name in ("image_features", "logits"):
         assert 1e-4 < checks[name]["arithmetic"] < 5e-2
-        # What it costs is what was meant. Where sums differ by 1e-7 some inputs fall on the other step of INT8, and in a
-        # model this narrow one such flip spreads.
+        # What it costs is what was meant. Where sums differ by 1e-7 some inputs fall on the other step of INT8, and in
+        # a model this narrow one such flip spreads.
         assert SIMULATED.allows(checks[name]["simulated"], checks[name]["arithmetic"])
     assert "as it rounds inputs" in done.err
     assert read_device_config(tmp_path / "onnx").decoder.kv_dtype == "int8"

@@ -49,14 +49,14 @@ def nothing(place: Path) -> None:
     """Prepares nothing."""
 
 
-@pytest.mark.parametrize("resumable", [False, True])
+@pytest.mark.parametrize("resumable", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_new_artifact(tmp_path: Path, resumable: bool) -> None:
     work = Work(nothing, lambda place: write(place / "out", 1, resumable=resumable), look)
     done = survive_everything(work, tmp_path)
     assert min(done.values()) > 10 and done["die"] > 30
 
 
-@pytest.mark.parametrize("resumable", [False, True])
+@pytest.mark.parametrize("resumable", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_one_that_replaces_another(tmp_path: Path, resumable: bool) -> None:
     work = Work(
         prepare=lambda place: write(place / "out", 1),
@@ -66,6 +66,7 @@ def test_one_that_replaces_another(tmp_path: Path, resumable: bool) -> None:
     assert survive_everything(work, tmp_path)["die"] > 35
 
 
+@pytest.mark.slow
 def test_one_that_replaces_another_where_folders_cannot_be_exchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
