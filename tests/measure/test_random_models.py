@@ -67,7 +67,7 @@ def test_models_are_told_when_they_do_not_fit(tiny_onnx: Path, monkeypatch: pyte
     assert fit_together([model, model], available=3 * size) and not fit_together([model, model], available=2 * size)
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_policies_are_run_in_turns_where_they_fit(
     together: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
