@@ -24,12 +24,13 @@ from stages.artifacts.recipes import RecipeModel
 from stages.device.imaging.geometry import Size
 from stages.workshop.corpus.index import CorpusIndex, SplitCount
 from stages.workshop.corpus.llava import write_llava
+from stages.workshop.corpus.picture import PictureFile
 from stages.workshop.corpus.rendering.degradation_shares import DegradationShare, problems_of
 from stages.workshop.corpus.rendering.degradations import degrade
 from stages.workshop.corpus.rendering.generation import IMAGES, encode, rows_about
 from stages.workshop.corpus.rendering.pdf_pages import Cut, PageRange, PdfScene, Skipped, read_pdf
 from stages.workshop.corpus.rendering.scene import SPLITS, Split
-from stages.workshop.corpus.row import Row
+from stages.workshop.corpus.row import IMAGE_MARK, Row
 
 # So many skipped pages are told one by one; the manifest names all.
 _TOLD = 20
@@ -191,7 +192,8 @@ def _read_file(
         image = f"{IMAGES}/{picture}.{'jpg' if config.form == 'jpeg' else 'png'}"
         found = _degraded(config, found, number, count)
         (draft.path / image).write_bytes(encode(found.scene.picture, config.form))
-        rows = rows_about(picture, image, found.split, found.scene.exchanges, config.turns)
+        pictures = (PictureFile(Path(), image),)
+        rows = rows_about(picture, found.split, found.scene.exchanges, config.turns, IMAGE_MARK, pictures)
         made.rows[found.split] += rows
         if found.split == "train":
             made.trained.update(found.scene.texts)

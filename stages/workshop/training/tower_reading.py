@@ -91,7 +91,7 @@ def collate(pages: Sequence[GlyphPage]) -> dict[str, Any]:
     behind[:, :, 1:] = slots[:, :, :-1] == 0
     labels = nn.functional.pad(slots.masked_fill(behind, IGNORED).flatten(1), (1, 0), value=IGNORED)  # [B, 1 + N·K]
     tiles = torch.from_numpy(np.stack([page.tile for page in pages]))  # [B, 3, S, S]
-    return {"tiles": tiles, "labels": labels, "tokens": int(slots.shape[0] * slots.shape[1])}
+    return {"tiles": tiles, "labels": labels, "tokens": labels.numel()}
 
 
 class TowerTrainer(StageTrainer):

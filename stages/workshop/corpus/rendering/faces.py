@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typst
-from fontTools.ttLib import TTFont, TTLibError
 
 from stages.artifacts.errors import RecipeError
-from stages.workshop.corpus.rendering.scripts import characters_of
+from stages.workshop.corpus.rendering.fonts import covered_scripts
 
 
 @dataclass(frozen=True, order=True)
@@ -36,11 +35,12 @@ def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequenc
         RecipeError: a family is not there, or cannot print English.
     """
     found: dict[str, list[Face]] = {name: [] for name in families}
-    for info in typst.Fonts(include_system_fonts=False, include_embedded_fonts=False, font_paths=list(folders)).fonts():
-        if info.family in found and info.path is not None:
-            covered = _covered(str(info.path), info.index, tuple(scripts))
+    for family, path, index in _faces_in(tuple(folders)):
+        if family in found:
+            known = covered_scripts(path, index)
+            covered = tuple(script for script in scripts if script in known)
             if "latin" in covered:
-                found[info.family].append(Face(info.family, str(info.path), info.index, covered))
+                found[family].append(Face(family, path, index, covered))
     lacking = sorted(name for name, faces in found.items() if not faces)
     if lacking:
         raise RecipeError(
@@ -57,11 +57,7 @@ def _order(face: Face) -> tuple[str, str, int]:
 
 
 @functools.cache
-def _covered(path: str, index: int, scripts: tuple[str, ...]) -> tuple[str, ...]:
-    """Scripts all of whose characters a face has; none where its tables cannot be read."""
-    try:
-        with TTFont(path, fontNumber=index, lazy=True) as font:
-            characters = set(font.getBestCmap() or ())
-    except (TTLibError, OSError, KeyError):
-        return ()
-    return tuple(script for script in scripts if characters_of(script) <= characters)
+def _faces_in(folders: tuple[str, ...]) -> tuple[tuple[str, str, int], ...]:
+    """Family, file and number of every face below some folders: to read hundreds of fonts takes a second."""
+    fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=False, font_paths=list(folders)).fonts()
+    return tuple((info.family, str(info.path), info.index) for info in fonts if info.path is not None)

@@ -130,11 +130,12 @@ def _read_place(place: str) -> Mapping[str, Font]:
         usual = min(members, key=lambda face: (face.style != "normal", abs(face.weight - 400), abs(face.stretch - 1)))
         files = sorted({Path(face.path) for face in members if face.path is not None})
         digests = tuple((file.name, digest_file(file)) for file in files)
-        fonts[name] = Font(name, _covered(str(usual.path), usual.index), digests)
+        fonts[name] = Font(name, covered_scripts(str(usual.path), usual.index), digests)
     return fonts
 
 
-def _covered(path: str, index: int) -> tuple[str, ...]:
+@functools.cache
+def covered_scripts(path: str, index: int) -> tuple[str, ...]:
     """Scripts whose characters a face has all of; none where its tables cannot be read."""
     try:
         with TTFont(path, fontNumber=index, lazy=True) as font:

@@ -18,7 +18,7 @@ from stages.workshop.corpus.processes import process_pool
 from stages.workshop.corpus.rendering.degradations import degrade
 from stages.workshop.corpus.rendering.job import Job
 from stages.workshop.corpus.rendering.page import Page, PageOverflowError, compose
-from stages.workshop.corpus.rendering.page_text import rows_of_text
+from stages.workshop.corpus.rendering.page_text import words_on
 from stages.workshop.corpus.rendering.scene import SPLITS, Exchange, Scene, Split
 from stages.workshop.corpus.rendering.tasks import FAMILIES
 from stages.workshop.corpus.row import IMAGE_MARK, Row, Turn
@@ -170,29 +170,43 @@ def _render_one(job: Job, split: Split, folder: Path, index: int) -> list[Row]:
     name = f"{split}-{index:06d}"
     if job.form == "text":
         page, exchanges = draw_page(job, split, index)
-        return rows_of_text(name, page, split, exchanges, job.turns)
+        return rows_about(name, split, exchanges, job.turns, "\n".join(words_on(page)))
     scene, exchanges = draw_scene(job, split, index)
     file = f"{IMAGES}/{name}.{'jpg' if job.form == 'jpeg' else 'png'}"
     (folder / file).write_bytes(encode(scene.picture, job.form))
-    return rows_about(name, file, split, exchanges, job.turns)
+    return rows_about(name, split, exchanges, job.turns, IMAGE_MARK, (PictureFile(Path(), file),))
 
 
-def rows_about(name: str, file: str, split: Split, exchanges: Sequence[Exchange], turns: int) -> list[Row]:
-    """The rows of one picture: in training one with at most so many questions, held-out one a question."""
-    pictures = (PictureFile(Path(), file),)
+def rows_about(
+    name: str,
+    split: Split,
+    exchanges: Sequence[Exchange],
+    turns: int,
+    shown: str,
+    pictures: tuple[PictureFile, ...] = (),
+) -> list[Row]:
+    """The rows of one page: in training one with at most so many questions, held-out one a question.
+
+    Args:
+        name: theirs.
+        split: whose rows they are.
+        exchanges: what may be asked.
+        turns: most questions of a training row.
+        shown: what stands above the first question: the mark of a picture, or what a page says.
+        pictures: that of the mark.
+    """
     if split == "train":
         asked = exchanges[:turns]
-        return [Row(name, tuple(_turns(asked)), pictures, tasks=tuple(exchange.task for exchange in asked))]
+        return [Row(name, tuple(_turns(asked, shown)), pictures, tasks=tuple(exchange.task for exchange in asked))]
     return [
-        Row(f"{name}-{exchange.task}", tuple(_turns([exchange])), pictures, tasks=(exchange.task,))
+        Row(f"{name}-{exchange.task}", tuple(_turns([exchange], shown)), pictures, tasks=(exchange.task,))
         for exchange in sorted(exchanges, key=lambda exchange: exchange.task)
     ]
 
 
-def _turns(exchanges: Sequence[Exchange]) -> Iterator[Turn]:
+def _turns(exchanges: Sequence[Exchange], shown: str) -> Iterator[Turn]:
     for index, exchange in enumerate(exchanges):
-        mark = f"{IMAGE_MARK}\n" if index == 0 else ""
-        yield Turn("user", mark + exchange.question)
+        yield Turn("user", f"{shown}\n{exchange.question}" if index == 0 else exchange.question)
         yield Turn("assistant", exchange.answer)
 
 
