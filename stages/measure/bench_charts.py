@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stages.device.runtime.timeline import Span as Ran
-from stages.measure.beside_paper import Beside
 from stages.measure.charts import Bar, Bars, Colour, Lane, Lanes, Panel, Span, ordered
 from stages.measure.paired import median_interval
 from stages.measure.records import OURS, Record
@@ -106,11 +105,6 @@ def table5_chart(rows: Iterable[tuple[str, str, Iterable[Bar]]]) -> Bars:
     panels = tuple(Panel(title, unit, tuple(bars)) for title, unit, bars in rows)
     about = "Ours on this machine, peers on this machine, and the paper's on its phone (grey). "
     return Bars("table5", "Table 5", about + _DOTS, tuple(panel for panel in panels if panel.bars))
-
-
-def paper_bar(beside: Beside | None, label: str = "the paper's phone") -> tuple[Bar, ...]:
-    """The paper's value as a bar; none where it gives none."""
-    return () if beside is None else (Bar(label, beside.paper, "paper"),)
 
 
 def record_bar(record: Record, value: Callable[[Record], Sequence[float]], label: str | None = None) -> Bar:
