@@ -4,7 +4,7 @@ Axes: N tokens of the row, h query heads, g key and value heads, d numbers a hea
 
 Restarting `position_ids` alone make transformers build a block-diagonal mask of N × N, which costs quadratic work over
 the whole row. Here each sample runs through transformers' own SDPA by itself, causal and without a mask, on the fast
-path of every backend: the same sums over the same keys, in N·n instead of N².
+path of every backend (or `short_attention`'s, where faster): the same sums over the same keys, in N·n instead of N².
 
     with segmented_attention(model.language_model):
         model(input_ids=row, position_ids=restarting, segments=(812, 97, 1340), use_cache=False)
@@ -22,6 +22,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from stages.artifacts.errors import ModelError
+from stages.workshop.training.short_attention import attend_short, is_short
 
 NAME = "bluelm_segments"
 
@@ -79,11 +80,22 @@ def attend_segments(
     _check(query, attention_mask, segments)
     lengths = [query.shape[2]] if segments is None else list(segments)
     heads = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    found = [
-        sdpa_attention_forward(module, *parts, _window(parts[0], sliding_window), dropout=dropout, scaling=scaling)[0]
-        for parts in heads
-    ]  # [1, n, h, d] each
+    found = [_attend(module, parts, sliding_window, dropout, scaling) for parts in heads]  # [1, n, h, d] each
     return torch.cat(found, dim=1), None
+
+
+def _attend(
+    module: nn.Module,
+    heads: tuple[torch.Tensor, ...],
+    sliding_window: int | None,
+    dropout: float,
+    scaling: float | None,
+) -> torch.Tensor:
+    """One sample: query [1, h, n, d], key and value [1, g, n, d] → [1, n, h, d]."""
+    window = _window(heads[0], sliding_window)
+    if window is None and not dropout and is_short(heads[0]):
+        return attend_short(*heads, scaling=scaling)
+    return sdpa_attention_forward(module, *heads, window, dropout=dropout, scaling=scaling)[0]
 
 
 def _window(query: torch.Tensor, size: int | None) -> torch.Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from stages.workshop.training.recipe import TrainRecipe
 from stages.workshop.training.sample_report import write_report
 from stages.workshop.training.segments import segmented_attention
 from stages.workshop.training.session import Session
+from stages.workshop.training.short_attention import short_attention
 from stages.workshop.training.streamed import Streamed, gather, hand_in
 from stages.workshop.training.streamed_order import StreamedOrder
 from stages.workshop.training.trainer import StageTrainer
@@ -72,7 +73,11 @@ class StageSession(Session):
             write_report(self.folder, (case.line() for case in prepared.report.cases or ()), prepared.report)
 
     def attention(self) -> AbstractContextManager[Any]:
-        return segmented_attention(self.model.language_model) if self.recipe.packing else nullcontext()
+        within = ExitStack()
+        within.enter_context(short_attention(self.model, self.machine.name, self.recipe.dtype))
+        if self.recipe.packing:
+            within.enter_context(segmented_attention(self.model.language_model))
+        return within
 
     def _evaluation(self, feed: Feed) -> Evaluation | None:
         """Held-out samples, put into batches as those of training are."""

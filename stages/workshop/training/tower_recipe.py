@@ -89,6 +89,6 @@ class TowerRecipe(LearningRecipe):
             patch=self.tower.patch_size,
             slots=self.slots,
             heights=(self.least_text, self.most_text),
-            faces=find_faces(self.fonts, families, self.scripts),
+            families=find_faces(self.fonts, families, self.scripts),
             alphabet=alphabet(self.scripts),
         )

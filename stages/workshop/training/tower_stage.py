@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -37,6 +40,7 @@ from stages.workshop.training.order import BatchOrder, Steps
 from stages.workshop.training.parameters import GroupPlan, group, plan_parameters
 from stages.workshop.training.plot import PLOT_FILE, draw_history
 from stages.workshop.training.session import Session, train
+from stages.workshop.training.short_attention import short_attention
 from stages.workshop.training.stage import STATES, TrainResult
 from stages.workshop.training.stream import Told
 from stages.workshop.training.tower_reading import GlyphSet, TowerReader, TowerTrainer, collate, reading_accuracy
@@ -79,6 +83,10 @@ class TowerSession(Session):
             evaluation=None,
             stop=stop,
         )
+
+    def attention(self) -> AbstractContextManager[Any]:
+        """The faster one for so few patches."""
+        return short_attention(self.model, self.machine.name, self.recipe.dtype)
 
     def report(self, trainer: StageTrainer) -> None:
         """Pages are drawn, so nothing can become of them."""
@@ -161,17 +169,17 @@ def plan_tower(recipe: TowerRecipe) -> tuple[GroupPlan, ...]:
 
 def _spec(recipe: TowerRecipe, start: Path | None) -> ArtifactSpec:
     """What is made: fonts count by what is in their files, not by where these lie."""
-    faces = (*recipe.look(recipe.train_fonts).faces, *recipe.look(recipe.heldout_fonts).faces)
+    families = (*recipe.look(recipe.train_fonts).families, *recipe.look(recipe.heldout_fonts).families)
     return ArtifactSpec(
         kind="tower",
         stage="pretrain-tower",
         config=recipe.model_dump(mode="json", exclude={"execution", "fonts"}),
         seed=recipe.seed,
-        parents=(*_font_files(faces), *([] if start is None else [parent_of(start)])),
+        parents=(*_font_files(chain.from_iterable(families)), *([] if start is None else [parent_of(start)])),
     )
 
 
-def _font_files(faces: Sequence[Face]) -> tuple[Parent, ...]:
+def _font_files(faces: Iterable[Face]) -> tuple[Parent, ...]:
     files = {Path(face.path).name: face.path for face in faces}
     return tuple(Parent(path=name, digest=digest_file(Path(files[name]))) for name in sorted(files))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import matplotlib
@@ -13,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stages.artifacts.errors import RecipeError
 from stages.workshop.corpus.rendering.faces import Face, find_faces
-from stages.workshop.corpus.rendering.glyph_page import GlyphLook, GlyphPage, Pen, draw_glyph_page
+from stages.workshop.corpus.rendering.glyph_page import GlyphLook, GlyphPage, Pen, _draw_face, draw_glyph_page
 from stages.workshop.corpus.rendering.glyph_text import alphabet, draw_text
 from stages.workshop.corpus.rendering.split import is_held_out
 
@@ -23,13 +26,18 @@ SIDE, PATCH = 112, 8
 
 
 @pytest.fixture(scope="module")
-def faces() -> tuple[Face, ...]:
-    return find_faces([str(FONTS)], ["DejaVu Sans", "DejaVu Serif"], SCRIPTS)
+def families() -> tuple[tuple[Face, ...], ...]:
+    return find_faces([str(FONTS)], ["DejaVu Serif", "DejaVu Sans"], SCRIPTS)
+
+
+@pytest.fixture(scope="module")
+def faces(families: tuple[tuple[Face, ...], ...]) -> tuple[Face, ...]:
+    return tuple(chain.from_iterable(families))
 
 
 @pytest.fixture
-def look(faces: tuple[Face, ...]) -> GlyphLook:
-    return GlyphLook(SIDE, PATCH, 3, (9.0, 36.0), faces, alphabet(SCRIPTS))
+def look(families: tuple[tuple[Face, ...], ...]) -> GlyphLook:
+    return GlyphLook(SIDE, PATCH, 3, (9.0, 36.0), families, alphabet(SCRIPTS))
 
 
 def read(page: GlyphPage, look: GlyphLook) -> list[str]:
@@ -38,12 +46,24 @@ def read(page: GlyphPage, look: GlyphLook) -> list[str]:
     return ["".join(look.alphabet[number - 1] for number in row if number) for row in rows]
 
 
-def test_faces_are_the_families_with_what_they_cover(faces: tuple[Face, ...]) -> None:
-    assert {face.family for face in faces} == {"DejaVu Sans", "DejaVu Serif"}
-    assert len(faces) >= 8 and all(face.scripts == SCRIPTS for face in faces)
-    assert list(faces) == sorted(faces, key=lambda face: (face.family, Path(face.path).name, face.index))
+def test_faces_are_the_families_with_what_they_cover(families: tuple[tuple[Face, ...], ...]) -> None:
+    assert [{face.family for face in faces} for faces in families] == [{"DejaVu Sans"}, {"DejaVu Serif"}]
+    assert [Path(faces[0].path).name for faces in families] == ["DejaVuSans.ttf", "DejaVuSerif.ttf"]
+    for faces in families:
+        assert len(set(faces)) == len(faces) >= 4 and all(face.scripts == SCRIPTS for face in faces)
     with pytest.raises(RecipeError, match=r"No face of Nothing, STIXSizeOneSym in .* covers English"):
         find_faces([str(FONTS)], ["Nothing", "DejaVu Sans", "STIXSizeOneSym"], SCRIPTS)
+
+
+def test_a_family_of_many_faces_is_no_more_likely_than_one_of_few(look: GlyphLook, faces: tuple[Face, ...]) -> None:
+    """Nine faces of one family, one of the other: half of the pages are in each, most in the usual face."""
+    lopsided = replace(look, families=(faces[:1] * 9, faces[-1:]))
+    drawn = Counter(_draw_face(np.random.default_rng(seed), lopsided).family for seed in range(400))
+    assert all(160 < count < 240 for count in drawn.values()) and len(drawn) == 2
+    usual = sum(
+        _draw_face(np.random.default_rng(seed), look) in {family[0] for family in look.families} for seed in range(400)
+    )
+    assert 240 < usual < 360
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,7 +78,7 @@ def test_a_letter_is_asked_of_a_patch_at_its_middle(
     faces: tuple[Face, ...], letters: str, height: float, across: float, down: float, number: int
 ) -> None:
     """Of letters as wide left as right: against the box of the ink of each, drawn alone where the text goes on."""
-    look = GlyphLook(SIDE, PATCH, 3, (9.0, 36.0), faces, alphabet(SCRIPTS))
+    look = GlyphLook(SIDE, PATCH, 3, (9.0, 36.0), (faces,), alphabet(SCRIPTS))
     face, slots = faces[number % len(faces)], np.zeros((SIDE // PATCH, SIDE // PATCH, 3), np.int64)
     Pen(ImageDraw.Draw(Image.new("RGB", (2 * SIDE, 2 * SIDE))), slots, look, "#ffffff").write(
         letters, face, height, across, down
@@ -105,7 +125,7 @@ def test_pages_are_a_function_of_their_seed(look: GlyphLook, split: str) -> None
 
 def test_empty_patches_far_from_letters_are_paper(faces: tuple[Face, ...]) -> None:
     """Where nothing is asked and nothing near, nothing is drawn; where something is asked, something is."""
-    look = GlyphLook(SIDE, PATCH, 3, (9.0, 14.0), faces, alphabet(SCRIPTS))
+    look = GlyphLook(SIDE, PATCH, 3, (9.0, 14.0), (faces,), alphabet(SCRIPTS))
     for seed in range(30):
         page = draw_glyph_page(np.random.default_rng(seed), look, "train")
         asked = page.slots[:, 0].reshape(SIDE // PATCH, -1) > 0

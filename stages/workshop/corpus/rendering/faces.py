@@ -23,8 +23,11 @@ class Face:
     scripts: tuple[str, ...]
 
 
-def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequence[str]) -> tuple[Face, ...]:
+def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequence[str]) -> tuple[tuple[Face, ...], ...]:
     """All faces of some families that lie in folders and cover English, in an order that is always the same.
+
+    Returns:
+        A family after the other, its most usual face first: upright, of regular weight and width.
 
     Args:
         folders: searched with their subfolders.
@@ -39,8 +42,9 @@ def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequenc
         if family in found:
             known = covered_scripts(path, index)
             covered = tuple(script for script in scripts if script in known)
-            if "latin" in covered:
-                found[family].append(Face(family, path, index, covered))
+            face = Face(family, path, index, covered)
+            if "latin" in covered and face not in found[family]:
+                found[family].append(face)
     lacking = sorted(name for name, faces in found.items() if not faces)
     if lacking:
         raise RecipeError(
@@ -48,16 +52,18 @@ def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequenc
             "Pages are drawn in the fonts that the recipe names, so that they are always the same.",
             "Put these fonts there (recipes/demo/fonts.sh fetches the shipped recipe's), or name others.",
         )
-    # By file name, not by place: the same fonts elsewhere give the same pages.
-    return tuple(sorted({face for faces in found.values() for face in faces}, key=_order))
-
-
-def _order(face: Face) -> tuple[str, str, int]:
-    return face.family, Path(face.path).name, face.index
+    return tuple(tuple(found[name]) for name in sorted(found))
 
 
 @functools.cache
 def _faces_in(folders: tuple[str, ...]) -> tuple[tuple[str, str, int], ...]:
-    """Family, file and number of every face below some folders: to read hundreds of fonts takes a second."""
+    """Family, file and number of every face below some folders, usual ones first: hundreds of fonts take a second."""
     fonts = typst.Fonts(include_system_fonts=False, include_embedded_fonts=False, font_paths=list(folders)).fonts()
-    return tuple((info.family, str(info.path), info.index) for info in fonts if info.path is not None)
+    ordered = sorted((info for info in fonts if info.path is not None), key=_order)
+    return tuple((info.family, str(info.path), info.index) for info in ordered)
+
+
+def _order(face: typst.FontInfo) -> tuple[bool, int, float, str, int]:
+    """By file name, not by place: the same fonts elsewhere give the same pages."""
+    unusual = face.style != "normal", abs(face.weight - 400), abs(face.stretch - 1)
+    return *unusual, Path(str(face.path)).name, face.index

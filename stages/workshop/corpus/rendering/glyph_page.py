@@ -27,8 +27,10 @@ _FINER = 2
 # Where letters reach to, above and below their baseline, and their middle, in heights of the face.
 _ABOVE, _BELOW, _MIDDLE = 0.72, 0.12, 0.3
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
-_SAME_FACE, _WIDE_GAP, _BLURRED, _NOISY, _ALONE = 0.6, 0.1, 0.1, 0.1, 0.06
-_FONTS_KEPT = 512
+_SAME_FACE, _USUAL, _WIDE_GAP, _BLURRED, _NOISY, _ALONE = 0.6, 0.6, 0.1, 0.1, 0.1, 0.06
+_FONTS_KEPT = 1024
+# Advances of letters are measured once, at this height of the face, in pixels.
+_MEASURED_AT = 200
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class GlyphLook:
         patch: side of a patch, in pixels.
         slots: K.
         heights: least and greatest height of a face (its em), in pixels.
-        faces: what text is set in.
+        families: what text is set in, the usual face of each first.
         alphabet: all characters that are asked for; others are drawn, and not asked for.
     """
 
@@ -62,7 +64,7 @@ class GlyphLook:
     patch: int
     slots: int
     heights: tuple[float, float]
-    faces: tuple[Face, ...]
+    families: tuple[tuple[Face, ...], ...]
     alphabet: tuple[str, ...]
 
 
@@ -73,7 +75,7 @@ def draw_glyph_page(rng: np.random.Generator, look: GlyphLook, split: Split) -> 
     canvas = Image.new("RGB", (big, big), paper)
     slots = np.zeros((look.side // look.patch, look.side // look.patch, look.slots), dtype=np.int64)  # [P, P, K]
     pen = Pen(ImageDraw.Draw(canvas), slots, look, ink)
-    usual, face = _draw_height(rng, look), look.faces[rng.integers(len(look.faces))]
+    usual, face = _draw_height(rng, look), _draw_face(rng, look)
     same = rng.random() < _SAME_FACE
     if rng.random() < _ALONE:
         height = usual * 1.3
@@ -98,7 +100,7 @@ def _fill(rng: np.random.Generator, pen: Pen, look: GlyphLook, split: Split, sty
     pitch = rng.uniform(1.05, 1.6)
     while down < look.side + usual:
         height = usual if same else _draw_height(rng, look)
-        used = face if same else look.faces[rng.integers(len(look.faces))]
+        used = face if same else _draw_face(rng, look)
         down += height * pitch
         across = float(rng.uniform(-0.4, 0.4)) * look.side
         while across < look.side:
@@ -111,6 +113,12 @@ def _draw_height(rng: np.random.Generator, look: GlyphLook) -> float:
     return float(low * (high / low) ** (rng.random() ** 1.5))
 
 
+def _draw_face(rng: np.random.Generator, look: GlyphLook) -> Face:
+    """Every family is as likely as any other, whether it has two faces or twenty."""
+    family = look.families[rng.integers(len(look.families))]
+    return family[0] if rng.random() < _USUAL else family[rng.integers(len(family))]
+
+
 class Pen:
     """Writes on the large canvas and notes what stands where on the small one."""
 
@@ -121,13 +129,13 @@ class Pen:
     def write(self, text: str, face: Face, height: float, across: float, down: float) -> float:
         """Writes a text from `across` on the baseline `down`, in pixels of the page; returns where it ends."""
         font = _font(face.path, face.index, round(height * _FINER, 1))
-        ends = [font.getlength(text[:count]) / _FINER for count in range(len(text) + 1)]
+        ends = _ends(text, face, font.getlength(text) / _FINER)  # [letters + 1]
         if across + ends[-1] > 0:
             self._draw.text((across * _FINER, down * _FINER), text, font=font, fill=self._ink, anchor="ls")
             rows = self._rows(height, down)
             for place, letter in enumerate(text):
                 self._note(letter, rows, across + (ends[place] + ends[place + 1]) / 2)
-        return across + ends[-1]
+        return across + float(ends[-1])
 
     def _rows(self, height: float, down: float) -> list[int]:
         """Rows of patches whose middle a line covers; the nearest one where it is lower than that."""
@@ -151,6 +159,17 @@ class Pen:
 @functools.cache
 def _numbers(alphabet: tuple[str, ...]) -> dict[str, int]:
     return {letter: place for place, letter in enumerate(alphabet, start=1)}
+
+
+def _ends(text: str, face: Face, length: float) -> NDArray[np.float64]:
+    """Where each letter of a text ends [letters + 1], from 0 to its length: advances, stretched for kerning."""
+    ends = np.concatenate([[0.0], np.cumsum([_advance(face.path, face.index, letter) for letter in text])])
+    return ends * (length / max(ends[-1], 1e-6))
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def _advance(path: str, index: int, letter: str) -> float:
+    return _font(path, index, _MEASURED_AT).getlength(letter)
 
 
 @functools.lru_cache(maxsize=_FONTS_KEPT)

@@ -14,7 +14,7 @@ from stages.workshop.corpus.rendering.strings import draw_code, draw_date, draw_
 from stages.workshop.corpus.rendering.vocabulary import draw_term
 
 # Shares: of the texts whose script is English anyway; of words among the others; of mere characters among all.
-_LATIN = 0.55
+_LATIN = 0.7
 _FOREIGN = 0.5
 _JUMBLED = 0.08
 _ENGLISH = (draw_term, draw_term, draw_term, draw_figure, draw_figure, draw_price, draw_date, draw_code, draw_phrase)
