@@ -58,7 +58,8 @@ def plan(config: PretrainTowerConfig) -> TowerPlan:
         }
         for found in groups
     )
-    return TowerPlan(config, sum(found.count for found in groups), told, len(config.look(config.train_fonts).faces))
+    faces = sum(len(family) for family in config.look(config.train_fonts).families)
+    return TowerPlan(config, sum(found.count for found in groups), told, faces)
 
 
 def run(

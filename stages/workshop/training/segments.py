@@ -86,7 +86,7 @@ def attend_segments(
 
 def _attend(
     module: nn.Module,
-    heads: tuple[torch.Tensor, ...],
+    heads: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     sliding_window: int | None,
     dropout: float,
     scaling: float | None,
