@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
+from stages.workshop.training.batched_muon import BatchedMuon
 from stages.workshop.training.parameters import GroupPlan
 from stages.workshop.training.recipe import OptimizerRecipe
 
@@ -28,7 +29,7 @@ def make_optimizer(
     """
     parts: list[Optimizer] = []
     if matrices := _groups(parameters, groups, "muon"):
-        parts.append(Muon(matrices, momentum=recipe.momentum, adjust_lr_fn="match_rms_adamw"))
+        parts.append(BatchedMuon(matrices, momentum=recipe.momentum))
     if others := _groups(parameters, groups, "adamw"):
         parts.append(AdamW(others, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True))
     return parts[0] if len(parts) == 1 else JoinedOptimizer(parts)

@@ -55,8 +55,8 @@ def test_joined_equals_apart() -> None:
     joined, apart = Small(), Small()
     optimizer = make(joined)
     assert isinstance(optimizer, JoinedOptimizer)
-    matrix = torch.optim.Muon(
-        [apart.hidden.weight], lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    matrix = BatchedMuon(
+        [{"params": [apart.hidden.weight], "lr": 0.01, "weight_decay": 0.1}], momentum=0.95
     )
     constants = {"lr": 0.01, "betas": (0.9, 0.98), "eps": 1e-6}
     tables = torch.optim.AdamW([apart.embed_tokens.weight, apart.lm_head.weight], weight_decay=0.1, **constants)

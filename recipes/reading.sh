@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# The shipped demo model, from its base parts to its card: stages 1 and 2 on rendered pictures, INT4/INT8, export, exams.
+#
+#   recipes/reading.sh FOLDER [SROIE]      SROIE: a folder of real receipts (img/, key/) to be asked about, never learned
+#
+# Run recipes/base.sh FOLDER/base before; this takes its tower, language model and fonts. Every step writes a folder and
+# says "up to date" when it is there; an interrupted training or exam goes on where it stopped.
+set -euo pipefail
+
+recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+out=${1:?reading.sh FOLDER [SROIE]}
+receipts=${2:-}
+base=$out/base
+python=${PYTHON:-python}
+
+step() {
+    printf '\n\033[1m== %s\033[0m\n' "$1" >&2
+    shift
+    printf '$ bluelm %s\n' "$*" >&2
+    bluelm "$@"
+}
+
+render() { # NAME, what differs from the recipe
+    local name=$1
+    shift
+    step "draw $name" data render --recipe "$recipes/base/reading.yaml" --fonts "$base/fonts" "$@" --out "$out/$name"
+}
+
+render reading
+# Held-out fonts, layouts and texts, drawn from other seeds.
+render exam-words --seed 11 --set train=0 --set heldout=1000 --set 'tasks=[word, number]'
+render exam --seed 12 --set train=0 --set heldout=250
+"$python" "$recipes/base/shrunk.py" "$out/exam" "$out/shrunk" 112
+
+step "stage 1: the connector" \
+    pretrain --recipe "$recipes/base/pretrain.yaml" --vision "$base/tower" --llm "$base/language" \
+    --data "$out/reading" --out "$out/stage1"
+step "stage 2: everything" \
+    finetune "$out/stage1" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2"
+step "quantize" \
+    quantize "$out/stage2" --recipe "$recipes/quantize.yaml" --data "$out/reading" --out "$out/int4"
+step "export" \
+    export "$out/int4" --out "$out/onnx"
+
+ask() { # FORM, FOLDER of the model, NAME of the exam, further flags
+    local form=$1 model=$2 name=$3
+    shift 3
+    step "the $form model's exam: $name" bench accuracy "$model" --out "$out/accuracy/$form/$name" "$@"
+}
+
+for form in float int4 onnx; do
+    model=$out/$form
+    [[ $form == float ]] && model=$out/stage2
+    ask $form "$model" words --data "$out/exam-words"
+    ask $form "$model" exam --data "$out/exam" --set limit=3500
+    if [[ -n $receipts ]]; then
+        "$python" "$recipes/base/receipts_rows.py" "$receipts" "$out/receipts.json"
+        ask $form "$model" receipts --data "$out/receipts.json" --metric anls
+    fi
+done
+# The same pictures, cut into tiles and shrunk into one.
+ask onnx "$out/onnx" whole --data "$out/shrunk/whole.json" --set limit=1000
+ask onnx "$out/onnx" shrunk --data "$out/shrunk/shrunk.json" --set limit=1000
+"$python" "$recipes/base/card.py" "$out" "$out/card"
