@@ -38,14 +38,15 @@ class TowerPlan:
         }
 
 
-def plan(config: PretrainTowerConfig) -> TowerPlan:
+def plan(config: PretrainTowerConfig, start: Path | None = None) -> TowerPlan:
     """What would be trained; trains nothing.
 
     Raises:
-        RecipeError: fonts that are not there, a pattern that matches nothing.
+        BluelmError: fonts that are not there, a pattern that matches nothing, a `start` that does not fit.
     """
-    from stages.workshop.training.tower_stage import plan_tower
+    from stages.workshop.training.tower_stage import check_start, plan_tower
 
+    check_start(config, start)
     groups = plan_tower(config)
     config.look(config.heldout_fonts)
     told = tuple(

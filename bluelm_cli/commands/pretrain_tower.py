@@ -43,7 +43,7 @@ def pretrain_tower(
     flags = {"seed": seed, "dtype": dtype, "fonts": fonts}
     config = load_config(stage.PretrainTowerConfig, recipe, sets or (), flags)
     if dry_run:
-        show(stage.plan(config).as_dict(), "what would be trained", as_json)
+        show(stage.plan(config, start).as_dict(), "what would be trained", as_json)
         return
     machine = Machine(device=device, threads=threads)
     result = console.drive(stage.run(config, machine, require_out(out, "pretrain-tower"), force, start))

@@ -3,13 +3,14 @@
 python recipes/base/card.py WORK OUT
 
 WORK holds what recipes/reading.sh made: the folders of `bench accuracy` below accuracy/FORM/SET (forms float, int4,
-onnx; sets words, exam, whole, shrunk, receipts), the exam corpora and the trained folders. Writes OUT/README.md and
-OUT/failures.png. Every figure is read from a file; what a file does not tell is not said.
+onnx; sets words, exam, whole, shrunk, receipts), the exam corpora and the trained folders. Writes OUT/README.md,
+OUT/failures.png and OUT/curve.png. Every figure is read from a file; what a file does not tell is not said.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -182,6 +183,7 @@ def card(work: Path) -> Iterator[str]:
     ):
         yield f"\n## {title}\n"
         yield from lines
+    yield "\n![Loss of stage 2](curve.png)"
     yield "\n## Where it fails\n\n![Pictures with wrong answers](failures.png)"
 
 
@@ -190,3 +192,4 @@ if __name__ == "__main__":
     target.mkdir(parents=True, exist_ok=True)
     (target / "README.md").write_text("\n".join(card(source)) + "\n", encoding="utf-8")
     draw_failures(source, Exams(source / "accuracy"), target / "failures.png")
+    shutil.copyfile(source / "stage2" / "loss.png", target / "curve.png")

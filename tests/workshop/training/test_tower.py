@@ -19,6 +19,7 @@ from bluelm_cli.app import app
 from stages.artifacts.errors import BluelmError
 from stages.artifacts.events import Progress
 from stages.artifacts.recipes import validate
+from stages.pretrain_tower import plan
 from stages.workshop.corpus.rendering.glyph_page import GlyphPage
 from stages.workshop.model.public.tower import read_picture_settings, read_tower_config
 from stages.workshop.training.machine import Machine
@@ -148,8 +149,11 @@ def test_a_tower_goes_on_from_another(recipe: Callable[..., TowerRecipe], tmp_pa
     loss = cross_entropy(found.flatten(0, 2), batch["labels"][:, 1:].flatten())
     told = json.loads((tmp_path / "second" / "training.json").read_text())
     assert told["losses"][0] == pytest.approx(float(loss), rel=1e-5)
+    other = recipe(scripts=["latin", "greek"])
     with pytest.raises(BluelmError, match="its scripts is"):
-        drain(run_tower(recipe(scripts=["latin", "greek"]), MACHINE, tmp_path / "third", start=tmp_path / "first"))
+        drain(run_tower(other, MACHINE, tmp_path / "third", start=tmp_path / "first"))
+    with pytest.raises(BluelmError, match="its scripts is"):
+        plan(other, tmp_path / "first")
 
 
 def test_the_plan_has_every_parameter_once(recipe: Callable[..., TowerRecipe]) -> None:
