@@ -43,8 +43,12 @@ def short_attention(model: PreTrainedModel, device: str, dtype: str) -> Iterator
 
 
 def is_short(query: torch.Tensor) -> bool:
-    """Whether `attend_short` is the faster way for queries [1, h, n, d]."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= _FEW_TOKENS
+    """Whether `attend_short` is the faster way for queries [1, h, n, d].
+
+    Rotated queries are float32 also where products are taken in bfloat16 (autocast).
+    """
+    cast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return query.device.type == "cpu" and (cast or query.dtype == torch.bfloat16) and query.shape[2] <= _FEW_TOKENS
 
 
 def attend_short(

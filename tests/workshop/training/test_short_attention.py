@@ -37,6 +37,20 @@ def test_short_rows_in_bfloat16_are_meant() -> None:
     assert is_short(torch.zeros(1, 4, 384, 8, dtype=torch.bfloat16))
     assert not is_short(torch.zeros(1, 4, 385, 8, dtype=torch.bfloat16))
     assert not is_short(torch.zeros(1, 4, 10, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert is_short(torch.zeros(1, 4, 10, 8))
+
+
+@pytest.mark.parametrize("tokens", [1, 50, 200])
+def test_rounding_is_that_of_the_fused_kernel(tokens: int) -> None:
+    """Within autocast, rotated heads are float32 and values bfloat16; both ways stay as near to exact sums."""
+    query, key, value = heads(tokens, 4, 2, torch.float32)
+    exact = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = attend_short(query, key, value.bfloat16())
+        theirs = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True).transpose(1, 2)
+    assert ours.dtype == torch.bfloat16
+    assert (ours - exact).abs().max() <= 2 * (theirs - exact).abs().max() < 0.05
 
 
 def tower(side: int) -> SiglipVisionModel:
