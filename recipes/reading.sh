@@ -26,6 +26,8 @@ render() { # NAME, what differs from the recipe
     step "draw $name" data render --recipe "$recipes/base/reading.yaml" --fonts "$base/fonts" "$@" --out "$out/$name"
 }
 
+step "draw single texts" \
+    data render --recipe "$recipes/base/single.yaml" --fonts "$base/fonts" --out "$out/single"
 render reading
 # Held-out fonts, layouts and texts, drawn from other seeds.
 render exam-words --seed 11 --set train=0 --set heldout=1000 --set 'tasks=[word, number]'
@@ -35,8 +37,10 @@ render exam --seed 12 --set train=0 --set heldout=250
 step "stage 1: the connector" \
     pretrain --recipe "$recipes/base/pretrain.yaml" --vision "$base/tower" --llm "$base/language" \
     --data "$out/reading" --out "$out/stage1"
-step "stage 2: everything" \
-    finetune "$out/stage1" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2"
+step "stage 2 on single texts: everything learns" \
+    finetune "$out/stage1" --recipe "$recipes/base/finetune-single.yaml" --data "$out/single" --out "$out/stage2-single"
+step "stage 2 on all pages" \
+    finetune "$out/stage2-single" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2"
 step "quantize" \
     quantize "$out/stage2" --recipe "$recipes/quantize.yaml" --data "$out/reading" --out "$out/int4"
 step "export" \

@@ -22,7 +22,7 @@ from stages.evaluate.predictions import PREDICTIONS_FILE, Prediction, read_predi
 
 FORMS = {"float": "float", "int4": "INT4/INT8, in torch", "onnx": "exported, INT4/INT8"}
 SHIPPED = "onnx"
-TRAINED = {"tower": "base/tower", "text-model": "base/text-model", "stage1": "stage1", "stage2": "stage2"}
+TRAINED = {"tower": "base/tower", "text-model": "base/text-model", "stage1": "stage1", "single": "stage2-single", "stage2": "stage2"}
 # What the issue that asked for this model wants of each kind, and the tasks that belong to it.
 AIMS: dict[str, tuple[float, tuple[str, ...]]] = {
     "words and short lines": (0.95, ("word", "line")),
