@@ -22,8 +22,14 @@ from stages.evaluate.predictions import PREDICTIONS_FILE, Prediction, read_predi
 
 FORMS = {"float": "float", "int4": "INT4/INT8, in torch", "onnx": "exported, INT4/INT8"}
 SHIPPED = "onnx"
-TRAINED = {"tower": "base/tower", "text-model": "base/text-model", "stage1": "stage1", "single": "stage2-single", "stage2": "stage2"}
-# What the issue that asked for this model wants of each kind, and the tasks that belong to it.
+TRAINED = {
+    "tower": "base/tower",
+    "text-model": "base/text-model",
+    "stage1": "stage1",
+    "single": "stage2-single",
+    "stage2": "stage2",
+}
+# What was aimed at for each kind of question, and the tasks that belong to it.
 AIMS: dict[str, tuple[float, tuple[str, ...]]] = {
     "words and short lines": (0.95, ("word", "line")),
     "numbers, prices, dates": (0.95, ("number", "price", "date")),

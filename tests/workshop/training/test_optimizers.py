@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stages.artifacts.recipes import load_config
+from stages.workshop.training.batched_muon import BatchedMuon
 from stages.workshop.training.optimizers import JoinedOptimizer, make_optimizer
 from stages.workshop.training.parameters import group, plan_parameters
 from stages.workshop.training.recipe import FinetuneRecipe
@@ -55,9 +56,7 @@ def test_joined_equals_apart() -> None:
     joined, apart = Small(), Small()
     optimizer = make(joined)
     assert isinstance(optimizer, JoinedOptimizer)
-    matrix = BatchedMuon(
-        [{"params": [apart.hidden.weight], "lr": 0.01, "weight_decay": 0.1}], momentum=0.95
-    )
+    matrix = BatchedMuon([{"params": [apart.hidden.weight], "lr": 0.01, "weight_decay": 0.1}], momentum=0.95)
     constants = {"lr": 0.01, "betas": (0.9, 0.98), "eps": 1e-6}
     tables = torch.optim.AdamW([apart.embed_tokens.weight, apart.lm_head.weight], weight_decay=0.1, **constants)
     bias = torch.optim.AdamW([apart.hidden.bias], weight_decay=0.0, **constants)
