@@ -52,15 +52,13 @@ ask() { # FORM, FOLDER of the model, NAME of the exam, further flags
     step "the $form model's exam: $name" bench accuracy "$model" --out "$out/accuracy/$form/$name" "$@"
 }
 
+[[ -z $receipts ]] || "$python" "$recipes/base/receipts_rows.py" "$receipts" "$out/receipts.json"
 for form in float int4 onnx; do
     model=$out/$form
     [[ $form == float ]] && model=$out/stage2
     ask $form "$model" words --data "$out/exam-words"
     ask $form "$model" exam --data "$out/exam" --set limit=3500
-    if [[ -n $receipts ]]; then
-        "$python" "$recipes/base/receipts_rows.py" "$receipts" "$out/receipts.json"
-        ask $form "$model" receipts --data "$out/receipts.json" --metric anls
-    fi
+    [[ -z $receipts ]] || ask $form "$model" receipts --data "$out/receipts.json" --metric anls
 done
 # The same pictures, cut into tiles and shrunk into one.
 ask onnx "$out/onnx" whole --data "$out/shrunk/whole.json" --set limit=1000

@@ -79,6 +79,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 def by_task(exams: Exams, name: str) -> Iterator[str]:
     """One row a task, one column a form."""
     forms = exams.forms(name)
+    if not forms:
+        yield "Not asked."
+        return
     reports = [exams.report(form, name) for form in forms]
     rows = [
         [task, str(score.questions), *(percent(report.tasks[task]) for report in reports)]
@@ -120,7 +123,7 @@ def losses(exams: Exams) -> Iterator[str]:
                 assert found is not None
                 low, high = found.interval
                 yield (
-                    f"- {name}: {FORMS[first]} less {FORMS[second]}: {100 * found.difference:+.1f} points "
+                    f"- {name}: {FORMS[first]} less {FORMS[second]}: {100 * found.mean:+.1f} points "
                     f"[{100 * low:+.1f}, {100 * high:+.1f}]."
                 )
 

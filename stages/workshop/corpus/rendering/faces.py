@@ -50,7 +50,7 @@ def find_faces(folders: Sequence[str], families: Sequence[str], scripts: Sequenc
         raise RecipeError(
             f"No face of {', '.join(lacking)} in {', '.join(folders) or 'no folder'} covers English.",
             "Pages are drawn in the fonts that the recipe names, so that they are always the same.",
-            "Put these fonts there (recipes/demo/fonts.sh fetches the shipped recipe's), or name others.",
+            "Put these fonts there (recipes/base/fonts.sh fetches the shipped recipe's), or name others.",
         )
     return tuple(tuple(found[name]) for name in sorted(found))
 
