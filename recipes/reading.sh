@@ -28,6 +28,8 @@ render() { # NAME, what differs from the recipe
 
 step "draw single texts" \
     data render --recipe "$recipes/base/single.yaml" --fonts "$base/fonts" --out "$out/single"
+step "draw tiles full of text" \
+    data render --recipe "$recipes/base/tile.yaml" --fonts "$base/fonts" --out "$out/tile"
 render reading
 # Held-out fonts, layouts and texts, drawn from other seeds.
 render exam-words --seed 11 --set train=0 --set heldout=1000 --set 'tasks=[word, number]'
@@ -39,8 +41,10 @@ step "stage 1: the connector" \
     --data "$out/reading" --out "$out/stage1"
 step "stage 2 on single texts: everything learns" \
     finetune "$out/stage1" --recipe "$recipes/base/finetune-single.yaml" --data "$out/single" --out "$out/stage2-single"
+step "stage 2 on tiles full of text" \
+    finetune "$out/stage2-single" --recipe "$recipes/base/finetune-tile.yaml" --data "$out/tile" --out "$out/stage2-tile"
 step "stage 2 on all pages" \
-    finetune "$out/stage2-single" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2"
+    finetune "$out/stage2-tile" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2"
 step "quantize" \
     quantize "$out/stage2" --recipe "$recipes/quantize.yaml" --data "$out/reading" --out "$out/int4"
 step "export" \

@@ -24,10 +24,11 @@ FORMS = {"float": "float", "int4": "INT4/INT8, in torch", "onnx": "exported, INT
 SHIPPED = "onnx"
 TRAINED = {
     "tower": "base/tower",
-    "text-model": "base/text-model",
-    "stage1": "stage1",
-    "single": "stage2-single",
-    "stage2": "stage2",
+    "language model": "base/text-model",
+    "stage 1": "stage1",
+    "stage 2, single texts": "stage2-single",
+    "stage 2, whole tiles": "stage2-tile",
+    "stage 2, all pages": "stage2",
 }
 # What was aimed at for each kind of question, and the tasks that belong to it.
 AIMS: dict[str, tuple[float, tuple[str, ...]]] = {
