@@ -9,14 +9,9 @@
 set -euo pipefail
 
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=step.sh
+source "$recipes/step.sh"
 out=${1:?base.sh FOLDER}
-
-step() {
-    printf '\n\033[1m== %s\033[0m\n' "$1" >&2
-    shift
-    printf '$ bluelm %s\n' "$*" >&2
-    bluelm "$@"
-}
 
 [[ -d $out/fonts ]] || "$recipes/base/fonts.sh" "$out/fonts"
 step "the tower learns which characters stand where" \

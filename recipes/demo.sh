@@ -8,15 +8,10 @@
 set -euo pipefail
 
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=step.sh
+source "$recipes/step.sh"
 demo=${BLUELM_DEMO:-demo}
 pictures=("$@")
-
-step() {
-    printf '\n\033[1m== %s\033[0m\n' "$1" >&2
-    shift
-    printf '$ bluelm %s\n' "$*" >&2
-    bluelm "$@"
-}
 
 step "render a corpus: pictures, questions, answers; a held-out split" \
     data render --recipe "$recipes/tiny/data.yaml" --out "$demo/corpus"

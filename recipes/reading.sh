@@ -8,17 +8,12 @@
 set -euo pipefail
 
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=step.sh
+source "$recipes/step.sh"
 out=${1:?reading.sh FOLDER [SROIE]}
 receipts=${2:-}
 base=$out/base
 python=${PYTHON:-python}
-
-step() {
-    printf '\n\033[1m== %s\033[0m\n' "$1" >&2
-    shift
-    printf '$ bluelm %s\n' "$*" >&2
-    bluelm "$@"
-}
 
 render() { # NAME, what differs from the recipe
     local name=$1
