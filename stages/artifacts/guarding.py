@@ -109,14 +109,28 @@ def disk_errors(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _disk_reason(error: Exception, folder: Path) -> str | None:
-    """The system's words where an error says that this folder cannot be written; None for any other error."""
-    if not isinstance(error, OSError):
-        # safetensors and onnx wrap the system's error in their own; its number stands in the text.
-        wrapped = (number for number in (*_NO_ROOM, errno.EROFS) if f"(os error {number})" in str(error))
-        return next((os.strerror(number) for number in wrapped), None)
-    if error.errno is None and _SHORT_WRITE.search(str(error)):
-        return os.strerror(errno.ENOSPC)
+def _disk_reason(error: BaseException | None, folder: Path) -> str | None:
+    """The system's words where an error, or one it was raised from, says that this folder cannot be written."""
+    while error is not None:
+        reason = _system_reason(error, folder) if isinstance(error, OSError) else _wrapped_reason(error)
+        if reason is not None:
+            return reason
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _wrapped_reason(error: BaseException) -> str | None:
+    """safetensors, onnx and arrow wrap the system's error in their own; its number stands in the text."""
+    marks = ("(os error {number})", "[Errno {number}]", "[errno {number}]")
+    for number in (*_NO_ROOM, errno.EROFS):
+        if any(mark.format(number=number) in str(error) for mark in marks):
+            return os.strerror(number)
+    return None
+
+
+def _system_reason(error: OSError, folder: Path) -> str | None:
+    if error.errno is None:
+        return os.strerror(errno.ENOSPC) if _SHORT_WRITE.search(str(error)) else _wrapped_reason(error)
     if error.errno in _NO_ROOM:
         return error.strerror
     here = error.filename is not None and Path(os.fsdecode(error.filename)).absolute().is_relative_to(folder)

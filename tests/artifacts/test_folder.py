@@ -306,6 +306,13 @@ def test_a_link_to_an_empty_folder_is_replaced_not_followed(tmp_path: Path) -> N
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+def _raised_from(cause: Exception) -> Exception:
+    """What a library raises that tells nothing of the system's error it met."""
+    error = RuntimeError("could not save")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -313,6 +320,9 @@ def test_a_link_to_an_empty_folder_is_replaced_not_followed(tmp_path: Path) -> N
         (RuntimeError("I/O error: File too large (os error 27)"), "File too large"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left"),
         (RuntimeError("I/O error: Read-only file system (os error 30)"), "Read-only"),
+        (OSError("Error writing bytes to file. Detail: [errno 28] No space left on device"), "No space left"),
+        (ValueError("[Errno 28] No space left on device: 'x'"), "No space left"),
+        (_raised_from(OSError(errno.ENOSPC, "No space left on device")), "No space left"),
     ],
 )
 def test_a_disk_that_refuses_in_the_words_of_libraries(tmp_path: Path, error: Exception, words: str) -> None:
