@@ -1,30 +1,26 @@
 #!/usr/bin/env bash
-# The main job: from a vision tower and a language model to an INT4 model that reads, on 2 cores, in minutes.
+# The main job: from nothing to an INT4 model that answers, on 2 cores, in minutes.
 #
 #   recipes/demo.sh [PICTURE ...]       pictures of your own to ask the finished model about
 #
-# As the paper does (Sec. 4), it starts from a tower and a language model that are trained already: base/tower and
-# base/language, which recipes/reading.sh made from nothing, in hours. Every step is a bluelm command that writes a folder
-# below $BLUELM_DEMO (default: ./demo). Run it again and each step says "up to date"; change a recipe and the step says
-# what differs.
+# Every step is a bluelm command that writes a folder below $BLUELM_DEMO (default: ./demo). Run it again and each step
+# says "up to date"; change a recipe and the step says what differs.
 set -euo pipefail
 
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=step.sh
 source "$recipes/step.sh"
-base=$recipes/base
 demo=${BLUELM_DEMO:-demo}
 pictures=("$@")
 
 step "render a corpus: pictures, questions, answers; a held-out split" \
-    data render --recipe "$base/demo-data.yaml" --out "$demo/corpus"
+    data render --recipe "$recipes/tiny/data.yaml" --out "$demo/corpus"
 step "tile it: relaxed aspect-ratio matching" \
-    tile "$demo/corpus" --preset demo --out "$demo/tiles"
-step "stage 1: a fresh connector learns" \
-    pretrain --recipe "$base/demo-pretrain.yaml" --vision "$base/tower" --llm "$base/language" \
-    --data "$demo/corpus" --tiles "$demo/tiles" --out "$demo/stage1"
-step "stage 2: everything learns" \
-    finetune "$demo/stage1" --recipe "$base/demo-finetune.yaml" --data "$demo/corpus" --tiles "$demo/tiles" --out "$demo/stage2"
+    tile "$demo/corpus" --preset tiny --out "$demo/tiles"
+step "stage 1: pretrain" \
+    pretrain --recipe "$recipes/tiny/pretrain.yaml" --data "$demo/corpus" --tiles "$demo/tiles" --out "$demo/stage1"
+step "stage 2: finetune everything" \
+    finetune "$demo/stage1" --recipe "$recipes/tiny/finetune.yaml" --data "$demo/corpus" --tiles "$demo/tiles" --out "$demo/stage2"
 step "quantize: INT8 vision and projector, INT4 language model, INT8 KV cache" \
     quantize "$demo/stage2" --recipe "$recipes/quantize.yaml" --data "$demo/corpus" --out "$demo/int4"
 step "export to ONNX, each graph verified against torch" \
@@ -38,8 +34,10 @@ done
 # Pictures of your own, or else the first two that no training picture resembles.
 ((${#pictures[@]})) || pictures=("$demo"/corpus/images/heldout-00000{0,1}.*)
 for picture in "${pictures[@]}"; do
-    step "ask the exported model about $picture" \
-        chat "$demo/onnx" --image "$picture" --prompt "Read the text."
+    for question in "What colour is the shape?" "What shape is it?"; do
+        step "ask the exported model about $picture" \
+            chat "$demo/onnx" --image "$picture" --prompt "$question"
+    done
 done
 
 step "measure it on this machine" \
