@@ -15,20 +15,18 @@ receipts=${2:-}
 base=$out/base
 python=${PYTHON:-python}
 
-render() { # NAME, what differs from the recipe
+render() { # NAME, the recipe and what differs from it
     local name=$1
     shift
-    step "draw $name" data render --recipe "$recipes/base/reading.yaml" --fonts "$base/fonts" "$@" --out "$out/$name"
+    step "draw $name" data render --fonts "$base/fonts" "$@" --out "$out/$name"
 }
 
-step "draw single texts" \
-    data render --recipe "$recipes/base/single.yaml" --fonts "$base/fonts" --out "$out/single"
-step "draw tiles full of text" \
-    data render --recipe "$recipes/base/tile.yaml" --fonts "$base/fonts" --out "$out/tile"
-render reading
+for name in single tile reading more; do
+    render $name --recipe "$recipes/base/$name.yaml"
+done
 # Held-out fonts, layouts and texts, drawn from other seeds.
-render exam-words --seed 11 --set train=0 --set heldout=1000 --set 'tasks=[word, number]'
-render exam --seed 12 --set train=0 --set heldout=250
+render exam-words --recipe "$recipes/base/reading.yaml" --seed 11 --set train=0 --set heldout=1000 --set 'tasks=[word, number]'
+render exam --recipe "$recipes/base/reading.yaml" --seed 12 --set train=0 --set heldout=250
 "$python" "$recipes/base/shrunk.py" "$out/exam" "$out/shrunk" 112
 
 step "stage 1: the connector" \
@@ -39,9 +37,11 @@ step "stage 2 on single texts: everything learns" \
 step "stage 2 on tiles full of text" \
     finetune "$out/stage2-single" --recipe "$recipes/base/finetune-tile.yaml" --data "$out/tile" --out "$out/stage2-tile"
 step "stage 2 on all pages" \
-    finetune "$out/stage2-tile" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2"
+    finetune "$out/stage2-tile" --recipe "$recipes/base/finetune.yaml" --data "$out/reading" --out "$out/stage2-pages"
+step "stage 2 on more of them" \
+    finetune "$out/stage2-pages" --recipe "$recipes/base/finetune-more.yaml" --data "$out/more" --out "$out/stage2"
 step "quantize" \
-    quantize "$out/stage2" --recipe "$recipes/quantize.yaml" --data "$out/reading" --out "$out/int4"
+    quantize "$out/stage2" --recipe "$recipes/quantize-gptq.yaml" --data "$out/reading" --out "$out/int4"
 step "export" \
     export "$out/int4" --out "$out/onnx"
 

@@ -28,7 +28,8 @@ TRAINED = {
     "stage 1": "stage1",
     "stage 2, single texts": "stage2-single",
     "stage 2, whole tiles": "stage2-tile",
-    "stage 2, all pages": "stage2",
+    "stage 2, all pages": "stage2-pages",
+    "stage 2, more of them": "stage2",
 }
 # What was aimed at for each kind of question, and the tasks that belong to it.
 AIMS: dict[str, tuple[float, tuple[str, ...]]] = {
