@@ -24,11 +24,11 @@ QUESTIONS = {
     "date": ("Which date is printed here?", "Read the date.", "What date do you see?", "What is the date?"),
     "code": ("Which code is printed here?", "Read the code.", "What is the code?", "Write down the code you see."),
 }
-LAYOUTS = ("plain", "boxed", "underlined", "badge", "tag", "spaced", "bold")
+LAYOUTS = ("plain", "boxed", "underlined", "badge", "tag", "spaced", "bold", "sidebar", "posts", "ruled")
 # Width of a letter over its height, generously.
 _LETTER = 0.62
 # Width of what a layout adds beside the text, in heights.
-_BESIDE = {"boxed": 0.8, "badge": 0.8, "tag": 0.6}
+_BESIDE = {"boxed": 0.8, "badge": 0.8, "tag": 0.6, "sidebar": 0.7, "posts": 0.9}
 _MARKUP = {
     "plain": "{text}",
     "boxed": "#box(stroke: 0.06em + ink, inset: 0.35em)[{text}]",
@@ -37,6 +37,10 @@ _MARKUP = {
     "tag": "#box(stroke: (left: 0.2em + ink), inset: (left: 0.4em, y: 0.15em))[{text}]",
     "spaced": "#text(tracking: 0.12em)[{text}]",
     "bold": "#strong[{text}]",
+    # Bars that are no letters: what stands beside a text must be told from what belongs to it.
+    "sidebar": "#box(stroke: (right: 0.15em + ink), inset: (right: 0.45em, y: 0.2em))[{text}]",
+    "posts": "#box(stroke: (x: 0.07em + ink), inset: (x: 0.35em, y: 0.1em))[{text}]",
+    "ruled": "#box(stroke: (y: 0.07em + ink), inset: (y: 0.3em))[{text}]",
 }
 
 
