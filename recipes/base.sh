@@ -4,8 +4,8 @@
 #
 #   recipes/base.sh FOLDER
 #
-# On 2 CPU cores some 70 minutes of training were measured (RESULTS.md). Every step writes a folder and says "up to date" when it is
-# there already; an interrupted training goes on where it stopped, so it may run in pieces.
+# On 2 CPU cores some 70 minutes of training were measured (RESULTS.md). Every step writes a folder and says "up to date"
+# when it is there already; an interrupted training goes on where it stopped, so it may run in pieces.
 set -euo pipefail
 
 recipes=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -115,7 +115,7 @@ def _disk_reason(error: BaseException | None, folder: Path) -> str | None:
         reason = _system_reason(error, folder) if isinstance(error, OSError) else _wrapped_reason(error)
         if reason is not None:
             return reason
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 

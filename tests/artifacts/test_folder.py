@@ -329,3 +329,14 @@ def test_a_disk_that_refuses_in_the_words_of_libraries(tmp_path: Path, error: Ex
     with pytest.raises(ArtifactError, match=words), create(tmp_path / "out", spec_of()):
         raise error
     assert leftovers(tmp_path) == []
+
+
+def test_a_disk_error_that_was_dealt_with_explains_no_later_one(tmp_path: Path) -> None:
+    def fail() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise RuntimeError("another thing") from None
+
+    with pytest.raises(RuntimeError, match="another thing"), create(tmp_path / "out", spec_of()):
+        fail()
